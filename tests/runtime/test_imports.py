@@ -1,0 +1,73 @@
+"""The fences of the house: the runtime is light to import and never reaches up to training or export."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+import nca_edge
+import nca_edge.profiles
+
+HEAVY = ("torch", "onnxruntime", "cv2", "ai_edge_litert", "picamera2", "matplotlib", "skimage", "scipy")
+ABOVE = ("torch", "nca_train", "nca_export")
+
+PACKAGE = Path(nca_edge.__path__[0])
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+# Found by their files: pkgutil.walk_packages imports each package on its way and passes over one that fails.
+MODULES = sorted(
+    ".".join(["nca_edge", *source.relative_to(PACKAGE).with_suffix("").parts]).removesuffix(".__init__")
+    for source in SOURCES
+    if source.stem != "__main__"
+)
+
+PROBE = """
+import importlib, json, sys
+importlib.import_module(sys.argv[1])
+print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
+"""
+
+
+def loaded_by(module: str) -> set[str]:
+    """Top-level names in sys.modules of a fresh interpreter that imported the module."""
+    roots = {str(PACKAGE.parent), str(Path(str(files("nca_devices"))).parent)}
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sorted(roots))}
+    done = subprocess.run([sys.executable, "-c", PROBE, module], capture_output=True, text=True, timeout=60, env=env)
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stdout))
+
+
+def test_the_modules_are_found() -> None:
+    assert {"nca_edge.errors", "nca_edge.records", "nca_edge.preprocess", "nca_edge.profiles"} <= set(MODULES)
+    assert "nca_edge.samples" in MODULES
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_runtime_module_imports_anything_heavy(module: str) -> None:
+    assert loaded_by(module) & {*HEAVY, *ABOVE} == set()
+
+
+def test_the_fence_would_notice() -> None:
+    assert "scipy" in loaded_by("scipy")
+
+
+def imported_names(tree: ast.AST) -> set[str]:
+    """Top-level names of every import statement, also inside functions."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names.add((node.module or "").partition(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_runtime_source_reaches_up(source: Path) -> None:
+    assert imported_names(ast.parse(source.read_text(encoding="utf-8"))) & {*ABOVE} == set()
