@@ -1,0 +1,283 @@
+"""A model bundle on disk: write, verify, load. Nothing in it is trusted before its hash was checked.
+
+``manifest.json`` names every file with its sha256; ``weights.npz`` is the source of truth (float32 weights and the fire schedule);
+``golden.npz`` holds a few real cells with their logits, which ``classifier.load`` makes each backend reproduce.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import os
+import zipfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nca_edge.automaton import Architecture, Fire, Weights
+from nca_edge.errors import BundleError, UsageError
+from nca_edge.records import Image8
+
+SCHEMA = 1
+DEFAULT_MODEL = "edge"
+
+
+@dataclass(frozen=True, slots=True)
+class BundleFile:
+    """One file of a bundle."""
+
+    name: str
+    """Within the bundle's folder."""
+    sha256: str
+    """Of its bytes, hexadecimal."""
+    backend: str | None = None
+    """Which backend runs it; None for data."""
+    precision: str | None = None
+    """``fp32`` or ``int8``; None for data."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """All that is known of a model besides its numbers."""
+
+    name: str
+    classes: tuple[str, ...]
+    """In the order of the logits."""
+    groups: dict[str, tuple[str, ...]]
+    """Group of the five-part differential -> classes that it sums."""
+    architecture: Architecture
+    view_um: float
+    """Side of the view of one cell, um."""
+    mean: tuple[float, float, float]
+    """Subtracted from corrected R, G, B (0..1)."""
+    std: tuple[float, float, float]
+    """Divisor after that."""
+    temperature: float
+    """Logits are divided by it before the softmax; fitted on validation data."""
+    unsure_below: float
+    """A cell of less confidence is unsure; set on validation data."""
+    seed: int
+    """Provenance of the fire schedule; the schedule itself is in weights.npz."""
+    files: tuple[BundleFile, ...] = ()
+    metrics: dict[str, Any] = field(default_factory=dict)
+    """What was measured, with n and interval."""
+    data: tuple[dict[str, Any], ...] = ()
+    """Data sets with licence and attribution."""
+    training: dict[str, Any] = field(default_factory=dict)
+    """Recipe, seed, minutes."""
+    versions: dict[str, str] = field(default_factory=dict)
+    mask_step: int | None = None
+    """Step whose state gives the mask; None: the last."""
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A verified bundle in memory."""
+
+    folder: Path
+    manifest: Manifest
+    weights: Weights
+    fire: Fire
+    golden_views: Image8
+    """(n, size, size, 3) uint8 corrected views of real cells."""
+    golden_logits: NDArray[np.float32]
+    """(n, classes) float32, by the NumPy reference."""
+    contents: dict[str, bytes]
+    """File name -> the bytes that were verified; what runs is what was checked."""
+    sha256: str
+    """Of the manifest, which holds the hashes of the rest."""
+
+    def file_of(self) -> dict[tuple[str, str], str]:
+        """(backend, precision) -> file name."""
+        return {(f.backend, f.precision): f.name for f in self.manifest.files if f.backend and f.precision}
+
+
+def shipped_models() -> Path:
+    """Folder of the bundles inside the wheel."""
+    return Path(str(files("nca_edge") / "models"))
+
+
+def find_bundle(name_or_folder: str | None) -> Path:
+    """Folder of a shipped bundle by name, or the folder itself.
+
+    Raises
+    ------
+    UsageError
+        Nothing of that name.
+    """
+    name = name_or_folder or DEFAULT_MODEL
+    shipped = shipped_models() / name
+    if "/" not in name and (shipped / "manifest.json").is_file():
+        return shipped
+    if Path(name).is_dir():
+        return Path(name)
+    known = sorted(p.parent.name for p in shipped_models().glob("*/manifest.json"))
+    raise UsageError(f"no model {name!r}: give a bundle's folder or one of {', '.join(known) or '(none is shipped)'}.")
+
+
+def load_bundle(folder: Path) -> Bundle:
+    """Verify every file and read the bundle.
+
+    Raises
+    ------
+    BundleError
+        Naming the file that is missing, damaged or not as the schema says.
+    """
+    raw = _read(folder / "manifest.json")
+    manifest = _parse_manifest(raw)
+    contents = {entry.name: _checked(folder, entry) for entry in manifest.files}
+    for needed in ("weights.npz", "golden.npz"):
+        if needed not in contents:
+            raise BundleError(f"{needed}: the manifest of {folder.name} does not list it; export the bundle again.")
+    arrays = _arrays("weights.npz", contents)
+    architecture = manifest.architecture
+    fire = arrays.pop("fire", None)
+    if fire is None:
+        raise BundleError("weights.npz: holds no fire schedule; export the bundle again.")
+    fire = unpack_fire(architecture, fire)
+    architecture.check_weights(arrays)
+    golden = _arrays("golden.npz", contents)
+    views, logits = golden.get("views"), golden.get("logits")
+    if (
+        views is None or logits is None or views.dtype != np.uint8 or not len(views)
+        or views.shape[1:] != (architecture.size, architecture.size, 3) or logits.shape != (len(views), architecture.classes)
+    ):  # fmt: skip
+        raise BundleError("golden.npz: must hold views and logits of the model's size; export the bundle again.")
+    weights = {name: arrays[name] for name in architecture.shapes()}
+    return Bundle(folder, manifest, weights, fire, views, logits.astype(np.float32), contents, hashlib.sha256(raw).hexdigest())
+
+
+def write_bundle(
+    folder: Path, manifest: Manifest, weights: Weights, fire: Fire, golden: tuple[Image8, NDArray[np.float32]], graphs: dict[str, bytes]
+) -> Manifest:
+    """Write a bundle; the manifest comes last, so that a bundle cut short has none.
+
+    Parameters
+    ----------
+    manifest : its ``files`` are filled in here
+    golden : views (n, size, size, 3) uint8 and the reference's logits (n, classes)
+    graphs : file name, such as ``model.onnx`` or ``model.int8.onnx`` -> bytes
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "manifest.json").unlink(missing_ok=True)
+    architecture = manifest.architecture
+    _save_npz(folder / "weights.npz", {**weights, "fire": pack_fire(architecture, fire)})
+    _save_npz(folder / "golden.npz", {"views": golden[0], "logits": golden[1]})
+    for name, content in graphs.items():
+        (folder / name).write_bytes(content)
+    entries = []
+    for name in ("weights.npz", "golden.npz", *sorted(graphs)):
+        digest = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        backend = {".onnx": "onnx", ".tflite": "litert"}.get(Path(name).suffix)
+        precision = None if backend is None else "int8" if ".int8." in name else "fp32"
+        entries.append(BundleFile(name, digest, backend, precision))
+    complete = Manifest(**{**{f: getattr(manifest, f) for f in Manifest.__slots__}, "files": tuple(entries)})
+    text = json.dumps(asdict(complete), indent=1, ensure_ascii=False) + "\n"
+    beside = folder / "manifest.json.part"
+    beside.write_text(text, "utf-8")
+    os.replace(beside, folder / "manifest.json")
+    return complete
+
+
+def pack_fire(architecture: Architecture, fire: Fire) -> NDArray[np.uint8]:
+    """Phases as they are; masks as bits along the columns."""
+    return fire if architecture.update == "half-lattice" else np.packbits(fire, axis=-1)
+
+
+def unpack_fire(architecture: Architecture, packed: NDArray[np.uint8]) -> Fire:
+    """The inverse of ``pack_fire``, checked.
+
+    Raises
+    ------
+    BundleError
+    """
+    fire = packed
+    if architecture.update == "bernoulli" and packed.dtype == np.uint8 and packed.ndim == 3:
+        fire = np.unpackbits(packed, axis=-1, count=architecture.grid)
+    architecture.check_fire(fire)
+    return fire
+
+
+def _save_npz(path: Path, arrays: dict[str, Any]) -> None:
+    """An .npz whose bytes depend on its content alone (``numpy.savez`` writes the time of day)."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in arrays.items():
+            info = zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))
+            info.compress_type = zipfile.ZIP_DEFLATED
+            with archive.open(info, "w") as stream:
+                np.lib.format.write_array(stream, np.ascontiguousarray(array), allow_pickle=False)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{path.name}: cannot be read in {path.parent} ({error.strerror}); install the bundle again.") from error
+
+
+def _checked(folder: Path, entry: BundleFile) -> bytes:
+    if Path(entry.name).name != entry.name:
+        raise BundleError(f"{entry.name}: a bundle's files lie in its own folder; this bundle cannot be trusted.")
+    content = _read(folder / entry.name)
+    if hashlib.sha256(content).hexdigest() != entry.sha256:
+        raise BundleError(f"{entry.name}: its content is not what the manifest of {folder.name} recorded; install the bundle again.")
+    return content
+
+
+def _arrays(name: str, contents: dict[str, bytes]) -> dict[str, Any]:
+    try:
+        with np.load(io.BytesIO(contents[name]), allow_pickle=False) as archive:
+            return {key: archive[key] for key in archive.files}
+    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+        raise BundleError(f"{name}: cannot be read as arrays ({error}); install the bundle again.") from error
+
+
+def _parse_manifest(raw: bytes) -> Manifest:
+    try:
+        table = json.loads(raw)
+        if not isinstance(table, dict) or table.get("schema") != SCHEMA:
+            found = table.get("schema") if isinstance(table, dict) else None
+            raise BundleError(f"manifest.json: schema {found!r} is not {SCHEMA}; this program and the bundle do not belong together.")
+        unknown = set(table) - set(Manifest.__slots__)
+        if unknown:
+            raise BundleError(f"manifest.json: unknown entries {', '.join(sorted(unknown))}; update this program or the bundle.")
+        manifest = Manifest(
+            **{
+                **table,
+                "classes": tuple(table["classes"]),
+                "groups": {str(k): tuple(v) for k, v in table["groups"].items()},
+                "architecture": Architecture(**table["architecture"]),
+                "mean": tuple(table["mean"]), "std": tuple(table["std"]), "data": tuple(table["data"]),
+                "files": tuple(BundleFile(**entry) for entry in table["files"]),
+            }
+        )  # fmt: skip
+    except BundleError as error:
+        raise BundleError(str(error) if "manifest.json" in str(error) else f"manifest.json: {error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BundleError(f"manifest.json: not as schema {SCHEMA} says ({error}); install the bundle again.") from error
+    _check_values(manifest)
+    return manifest
+
+
+def _check_values(m: Manifest) -> None:
+    number: Callable[[Any], bool] = lambda v: isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v)  # noqa: E731
+    checks = {
+        "classes": len(set(m.classes)) == len(m.classes) == m.architecture.classes and all(isinstance(c, str) for c in m.classes),
+        "groups": all(c in m.classes for members in m.groups.values() for c in members),
+        "view_um": number(m.view_um) and m.view_um > 0,
+        "mean": len(m.mean) == 3 and all(map(number, m.mean)),
+        "std": len(m.std) == 3 and all(number(v) and v > 0 for v in m.std),
+        "temperature": number(m.temperature) and m.temperature > 0,
+        "unsure_below": number(m.unsure_below) and 0 <= m.unsure_below <= 1,
+    }
+    for name, good in checks.items():
+        if not good:
+            raise BundleError(f"manifest.json: {name} is not as schema {SCHEMA} says; install the bundle again.")

@@ -1,0 +1,145 @@
+"""Cells in, predictions out: a verified bundle on a backend that reproduced its golden cells."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nca_edge import preprocess
+from nca_edge.backends import Answer, Backend, NumpyBackend, OnnxBackend, resolve
+from nca_edge.bundle import Bundle, find_bundle, load_bundle
+from nca_edge.errors import BundleError, UsageError
+from nca_edge.explain import cell_mask, head_relevance, top_channels
+from nca_edge.records import Explanation, Image8, Image32, Prediction, RunFacts
+
+GOLDEN_TOLERANCE = {"fp32": 1e-3, "int8": 0.1}
+"""Largest difference from the golden logits, as a share of the largest golden logit."""
+MAX_DEFAULT_THREADS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ModelChoice:
+    """What a user can say about the model; the same for every command."""
+
+    model: str | None = None
+    """Name of a shipped bundle or a folder; None: the default."""
+    backend: str = "auto"
+    precision: str = "fp32"
+    threads: int = 0
+    """0: as many as there are cores, at most ``MAX_DEFAULT_THREADS``."""
+
+
+class Classifier:
+    """A model that is ready to answer.
+
+    Parameters
+    ----------
+    bundle : verified
+    backend : reproduces the bundle's golden cells (``load`` has checked it)
+    """
+
+    def __init__(self, bundle: Bundle, backend: Backend, precision: str, threads: int) -> None:
+        self.bundle, self.backend, self.precision, self.threads = bundle, backend, precision, threads
+        manifest = bundle.manifest
+        self.mean, self.std = np.asarray(manifest.mean, np.float32), np.asarray(manifest.std, np.float32)
+
+    @property
+    def view_um(self) -> float:
+        """Side of the view of one cell, um."""
+        return self.bundle.manifest.view_um
+
+    @property
+    def size(self) -> int:
+        """Side of that view, px."""
+        return self.bundle.manifest.architecture.size
+
+    def answer(self, views: Image32) -> Answer:
+        """(n, size, size, 3) corrected views, 0..1 -> logits and states."""
+        return self.backend(preprocess.normalise(views, self.mean, self.std))
+
+    def predict(self, logits: NDArray[np.float32]) -> Prediction:
+        """(classes,) logits -> calibrated answer."""
+        manifest = self.bundle.manifest
+        scaled = logits.astype(np.float64) / manifest.temperature
+        p = np.exp(scaled - scaled.max())
+        p /= p.sum()
+        best = int(np.argmax(p))
+        named = {name: float(value) for name, value in zip(manifest.classes, p, strict=True)}
+        return Prediction(manifest.classes[best], float(p[best]), bool(p[best] < manifest.unsure_below), named)
+
+    def explain(self, state: Image32, crop: Image32, label: str) -> Explanation:
+        """Why ``label`` and where.
+
+        Parameters
+        ----------
+        state : (grid, grid, channels) after the last step
+        crop : (n, n, 3) float32 the view at the image's own resolution, corrected
+        """
+        architecture = self.bundle.manifest.architecture
+        pooled = state.max((0, 1)) if architecture.pool == "max" else state.mean((0, 1), dtype=np.float64)
+        relevance = head_relevance(pooled, self.bundle.weights, self.bundle.manifest.classes.index(label))
+        logit = float(relevance.channels.sum() + relevance.bias_share + relevance.epsilon_share)
+        top = top_channels(relevance, state, architecture.pool, crop.shape[0])
+        return Explanation(label, logit, top, relevance.bias_share, relevance.epsilon_share, cell_mask(state, crop))
+
+    def facts(self, um_per_px: float | None) -> RunFacts:
+        """What a session keeps of this model."""
+        m = self.bundle.manifest
+        about = {
+            "name": m.name, "parameters": m.architecture.parameters, "gmac_per_cell": round(m.architecture.macs / 1e9, 3),
+            "view_um": m.view_um, "unsure_below": m.unsure_below, "metrics": m.metrics, "data": list(m.data),
+        }  # fmt: skip
+        return RunFacts(
+            m.name, self.bundle.sha256, self.backend.name, self.precision, self.threads, um_per_px, m.classes, m.groups, about
+        )
+
+
+def load(choice: ModelChoice) -> Classifier:
+    """Load a bundle on a backend and check that it reproduces the golden cells.
+
+    Raises
+    ------
+    UsageError
+        No such model, backend or precision.
+    BundleError
+        The bundle is damaged, or the backend's answers are not the reference's.
+    """
+    if choice.threads < 0:
+        raise UsageError("--threads must be 1 or more, or 0 for this board's default.")
+    threads = choice.threads or min(os.cpu_count() or 1, MAX_DEFAULT_THREADS)
+    bundle = load_bundle(find_bundle(choice.model))
+    name, file = resolve(choice.backend, choice.precision, bundle.file_of())
+    backend: Backend
+    if name == "onnx":
+        backend = OnnxBackend(file, bundle.contents[file], bundle.manifest.architecture, threads)
+    else:
+        backend = NumpyBackend(bundle.manifest.architecture, bundle.weights, bundle.fire)
+    classifier = Classifier(bundle, backend, choice.precision, threads)
+    check_golden(classifier, file)
+    return classifier
+
+
+def check_golden(classifier: Classifier, file: str) -> None:
+    """Refuse a backend whose logits of the golden cells are not the reference's.
+
+    Raises
+    ------
+    BundleError
+        Naming the file.
+    """
+    golden = classifier.bundle.golden_logits
+    logits = classifier.answer(from_8bit(classifier.bundle.golden_views)).logits
+    worst = float(np.abs(logits - golden).max() / np.abs(golden).max())
+    if not worst <= GOLDEN_TOLERANCE[classifier.precision]:
+        raise BundleError(
+            f"{file}: answers of the {classifier.backend.name} backend differ from the golden cells by {worst:.2g} of their scale "
+            f"(allowed {GOLDEN_TOLERANCE[classifier.precision]:g}); export the bundle again or choose another --backend."
+        )
+
+
+def from_8bit(views: Image8) -> Image32:
+    """uint8 views, as bundles and data sets keep them -> float32 0..1."""
+    return views.astype(np.float32) / np.float32(255)

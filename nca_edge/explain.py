@@ -1,0 +1,149 @@
+"""Why and where: LRP through the head, and a mask from the state's first principal component.
+
+LRP follows the epsilon rule (Bach et al. 2015, eq. 58) with the bias in the denominator and sign(0) = +1, started from the class
+logit. Relevance that the biases and the stabiliser absorb is reported, so that everything adds up to the logit again.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nca_edge.automaton import Weights
+from nca_edge.records import ChannelRelevance, Image8, Image32
+
+EPSILON = 1e-6
+TOP_CHANNELS = 10
+BACKGROUND, CELL, NUCLEUS = 0, 128, 255
+
+
+class Relevance(NamedTuple):
+    """The class logit, split into who spoke for it."""
+
+    channels: NDArray[np.float64]
+    """(channels,)"""
+    bias_share: float
+    """Absorbed by the biases of both layers."""
+    epsilon_share: float
+    """Absorbed by the stabiliser of both layers."""
+
+
+def head_relevance(pooled: NDArray[np.floating], weights: Weights, target: int) -> Relevance:
+    """Epsilon-LRP from the logit of class ``target`` back to the pooled channels, in float64.
+
+    Parameters
+    ----------
+    pooled : (channels,)
+    target : index of the class
+
+    Returns
+    -------
+    Relevance, whose three parts sum to the logit
+    """
+    v = pooled.astype(np.float64)
+    w1, b1 = weights["head1"].astype(np.float64), weights["head1_bias"].astype(np.float64)
+    w2, b2 = weights["head2"][target].astype(np.float64), float(weights["head2_bias"][target])
+    z1 = w1 @ v + b1
+    h = np.maximum(z1, 0)
+    logit = float(w2 @ h) + b2
+    out_stabiliser = EPSILON if logit >= 0 else -EPSILON
+    out_ratio = logit / (logit + out_stabiliser)
+    of_hidden = w2 * h * out_ratio
+    stabiliser = np.where(z1 >= 0, EPSILON, -EPSILON)
+    ratio = of_hidden / (z1 + stabiliser)
+    bias = b2 * out_ratio + float(ratio @ b1)
+    epsilon = out_stabiliser * out_ratio + float(ratio @ stabiliser)
+    return Relevance(v * (w1.T @ ratio), bias, epsilon)
+
+
+def top_channels(relevance: Relevance, state: Image32, pool: str, crop_px: int) -> tuple[ChannelRelevance, ...]:
+    """The channels of largest absolute relevance with their maps and peaks.
+
+    Parameters
+    ----------
+    state : (grid, grid, channels)
+    pool : ``max``: the peak is the grid cell that won; ``mean``: the one of largest magnitude
+    crop_px : side of the crop that the peak is given in, px
+    """
+    grid = state.shape[0]
+    chosen = np.lexsort((np.arange(len(relevance.channels)), -np.abs(relevance.channels)))[:TOP_CHANNELS]
+    out = []
+    for channel in chosen.tolist():
+        values = np.ascontiguousarray(state[..., channel])
+        row, column = divmod(int(np.argmax(values if pool == "max" else np.abs(values))), grid)
+        peak = (int((column + 0.5) * crop_px / grid), int((row + 0.5) * crop_px / grid))
+        out.append(ChannelRelevance(channel, float(relevance.channels[channel]), peak, values))
+    return tuple(out)
+
+
+def first_component(state: Image32) -> NDArray[np.float64]:
+    """First principal component of a state over its grid cells, oriented so that the border is low.
+
+    Parameters
+    ----------
+    state : (grid, grid, channels)
+
+    Returns
+    -------
+    (grid, grid) float64
+    """
+    grid, _, channels = state.shape
+    values = state.reshape(-1, channels).astype(np.float64)
+    values -= values.mean(0)
+    _, vectors = np.linalg.eigh(values.T @ values)
+    component = (values @ vectors[:, -1]).reshape(grid, grid)
+    border = np.concatenate([component[0], component[-1], component[:, 0], component[:, -1]])
+    return component if np.median(border) <= np.median(component[grid // 4 : -grid // 4, grid // 4 : -grid // 4]) else -component
+
+
+def otsu(values: NDArray[np.floating], bins: int = 256) -> float:
+    """Otsu's threshold (1979): the largest variance between the two sides of a histogram.
+
+    scikit-image has the same function; importing it costs a cold start 0.3 s that is paid for nothing else.
+    """
+    counts, edges = np.histogram(values, bins)
+    centers = (edges[:-1] + edges[1:]) / 2
+    below = np.cumsum(counts)[:-1].astype(np.float64)
+    above = counts.sum() - below
+    weighted = np.cumsum(counts * centers)
+    mean_below = weighted[:-1] / np.maximum(below, 1)
+    mean_above = (weighted[-1] - weighted[:-1]) / np.maximum(above, 1)
+    return float(edges[1:-1][np.argmax(below * above * (mean_below - mean_above) ** 2)])
+
+
+def cell_mask(state: Image32, crop: Image32) -> Image8:
+    """Mask of the centred cell at the crop's resolution.
+
+    Parameters
+    ----------
+    state : (grid, grid, channels) that spans the same square as the crop
+    crop : (n, n, 3) float32, corrected, background 1
+
+    Returns
+    -------
+    (n, n) uint8: 0 background, 128 cell, 255 nucleus where it is told apart
+    """
+    from PIL import Image
+    from scipy import ndimage
+
+    n = crop.shape[0]
+    component = first_component(state).astype(np.float32)
+    smooth = np.asarray(Image.fromarray(component).resize((n, n), Image.Resampling.BILINEAR))
+    foreground = smooth > otsu(component)
+    labels, count = ndimage.label(foreground)
+    mask = np.zeros((n, n), np.uint8)
+    if count == 0:
+        return mask
+    distance = np.hypot(*(np.indices((n, n)) - (n - 1) / 2))
+    nearest = labels[np.unravel_index(np.argmin(np.where(foreground, distance, np.inf)), (n, n))]
+    cell = ndimage.binary_fill_holes(labels == nearest)
+    mask[cell] = CELL
+    ink = ndimage.gaussian_filter(-np.log(np.maximum(crop, 0.02)).sum(axis=2), n / 128)
+    dark = cell & (ink > otsu(ink[cell])) if np.ptp(ink[cell]) > 0 else np.zeros_like(cell)
+    # told apart: a nucleus is between a tenth and nine tenths of its cell and at least half again as dark as the rest
+    share = dark.sum() / cell.sum()
+    if 0.1 < share < 0.9 and ink[dark].mean() > 1.5 * ink[cell & ~dark].mean():
+        mask[dark] = NUCLEUS
+    return mask

@@ -1,0 +1,98 @@
+"""Relevance adds up to the logit; masks and peaks are where they belong."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nca_edge.explain import cell_mask, first_component, head_relevance, otsu, top_channels
+
+
+def head(seed: int, channels: int = 6, hidden: int = 5, classes: int = 3) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    shapes = {"head1": (hidden, channels), "head1_bias": (hidden,), "head2": (classes, hidden), "head2_bias": (classes,)}
+    return {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+def test_relevance_by_hand() -> None:
+    """v = (2, 3); h = relu(2*1 + 3*2 - 2, 2*(-1) + 0) = (6, 0); logit = 6*0.5 + 1 = 4."""
+    weights = {
+        "head1": np.array([[1, 2], [-1, 0]], np.float32), "head1_bias": np.array([-2, 0], np.float32),
+        "head2": np.array([[0.5, 7]], np.float32), "head2_bias": np.array([1], np.float32),
+    }  # fmt: skip
+    r = head_relevance(np.array([2.0, 3.0]), weights, 0)
+    # of the 3 that the hidden unit brings, its inputs 2, 6 and its bias -2 share 6: 1, 3 and -1
+    assert r.channels == pytest.approx([1.0, 3.0], abs=1e-5)
+    assert r.bias_share == pytest.approx(1.0 - 1.0, abs=1e-5)
+    assert abs(r.epsilon_share) < 2e-6
+
+
+@given(st.integers(0, 2**32), st.integers(0, 2))
+def test_relevance_bias_and_epsilon_add_up_to_the_logit(seed: int, target: int) -> None:
+    weights = head(seed)
+    v = np.random.default_rng(seed + 1).standard_normal(6) * 5
+    w = {name: array.astype(np.float64) for name, array in weights.items()}
+    logit = w["head2"][target] @ np.maximum(w["head1"] @ v + w["head1_bias"], 0) + w["head2_bias"][target]
+    r = head_relevance(v, weights, target)
+    assert r.channels.sum() + r.bias_share + r.epsilon_share == pytest.approx(logit, rel=1e-9, abs=1e-9)
+
+
+def test_a_logit_of_nothing_but_bias_gives_the_channels_nothing() -> None:
+    weights = head(0)
+    weights["head1"][:] = 0
+    weights["head1_bias"][:] = -1
+    r = head_relevance(np.ones(6), weights, 1)
+    assert not r.channels.any()
+    assert r.bias_share + r.epsilon_share == pytest.approx(float(weights["head2_bias"][1]), rel=1e-12)
+
+
+def test_peaks_are_the_grid_cells_that_won() -> None:
+    state = np.zeros((4, 4, 2), np.float32)
+    state[1, 2, 0] = 5
+    state[3, 0, 1] = -9
+    relevance = head_relevance(np.array([1.0, 1.0]), {k: v[:, :2] if k == "head1" else v for k, v in head(3).items()}, 0)
+    by_channel = {t.channel: t.peak for t in top_channels(relevance, state, "max", 40)}
+    assert by_channel[0] == (25, 15)  # middle of column 2, row 1
+    assert {t.channel: t.peak for t in top_channels(relevance, state, "mean", 40)}[1] == (5, 35)
+
+
+@given(st.integers(0, 2**32))
+def test_otsu_finds_the_split_of_largest_variance(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    values = np.concatenate([rng.normal(0, 1, 50), rng.normal(rng.uniform(1, 8), 1, 30)])
+
+    def between(threshold: float) -> float:
+        low, high = values[values <= threshold], values[values > threshold]
+        return float(len(low) * len(high) * (low.mean() - high.mean()) ** 2) if len(low) and len(high) else 0.0
+
+    best = max(between(t) for t in values)
+    assert between(otsu(values)) >= 0.97 * best  # a histogram of 256 bins is not exact
+
+
+def test_mask_is_the_centred_disc_and_its_dark_core() -> None:
+    row, column = np.indices((64, 64)) - 31.5
+    radius = np.hypot(row, column)
+    crop = np.ones((64, 64, 3), np.float32)
+    crop[radius < 20] = 0.7
+    crop[radius < 9] = 0.2
+    crop[np.hypot(row - 26, column - 26) < 4] = 0.7  # a neighbour in the corner
+    state = np.stack([1 - crop[::2, ::2, 0], np.zeros((32, 32), np.float32)], axis=-1)
+    mask = cell_mask(state, crop)
+    assert mask.shape == (64, 64) and set(np.unique(mask)) == {0, 128, 255}
+    assert mask[32, 32] == 255 and mask[32, 32 + 15] == 128 and mask[0, 0] == 0 and mask[58, 58] == 0
+    cell, nucleus = (mask > 0).sum(), (mask == 255).sum()
+    assert nucleus == pytest.approx(np.pi * 9**2, rel=0.15)
+    assert cell == pytest.approx(np.pi * 20**2, rel=0.5)
+
+
+@given(st.sampled_from([-1.0, 1.0]))
+def test_the_border_is_background_whatever_the_components_sign(sign: float) -> None:
+    row, column = np.indices((16, 16)) - 7.5
+    disc = (np.hypot(row, column) < 5).astype(np.float32)
+    component = first_component(np.stack([disc * sign, disc * 0.5], axis=-1))
+    assert component[8, 8] > component[0, 0]
+
+
+def test_a_state_of_nothing_has_no_mask_and_no_crash() -> None:
+    mask = cell_mask(np.zeros((8, 8, 3), np.float32), np.ones((20, 20, 3), np.float32))
+    assert mask.shape == (20, 20)
