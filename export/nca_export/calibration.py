@@ -1,0 +1,40 @@
+"""Temperature and the threshold below which a cell is unsure, both from validation data."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def probabilities(logits: NDArray[np.floating], temperature: float) -> NDArray[np.float64]:
+    """Softmax of logits / temperature, (n, classes) float64."""
+    scaled = logits.astype(np.float64) / temperature
+    p = np.exp(scaled - scaled.max(1, keepdims=True))
+    normalised: NDArray[np.float64] = p / p.sum(1, keepdims=True)
+    return normalised
+
+
+def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> float:
+    """Temperature scaling (Guo et al. 2017): the temperature of least negative log-likelihood, between 0.05 and 20."""
+    from scipy.optimize import minimize_scalar
+
+    def loss(log_temperature: float) -> float:
+        p = probabilities(logits, float(np.exp(log_temperature)))
+        return float(-np.log(p[np.arange(len(labels)), labels] + 1e-12).mean())
+
+    return float(np.exp(minimize_scalar(loss, bounds=(np.log(0.05), np.log(20)), method="bounded").x))
+
+
+def unsure_threshold(p: NDArray[np.float64], labels: NDArray[np.int64], accuracy: float) -> float:
+    """Lowest confidence from which on answers are right at least this often; where none is, the one of the best accuracy.
+
+    Accuracy is taken over all answers of at least that confidence, and at least a tenth of all answers must remain.
+    """
+    confidence = p.max(1)
+    right = (p.argmax(1) == labels)[np.argsort(-confidence, kind="stable")]
+    ordered = np.sort(confidence)[::-1]
+    running = np.cumsum(right) / np.arange(1, len(right) + 1)
+    allowed = np.arange(len(right)) >= max(1, len(right) // 10) - 1
+    good = np.flatnonzero((running >= accuracy) & allowed)
+    last = good[-1] if len(good) else int(np.argmax(np.where(allowed, running, -1.0)))
+    return float(np.floor(ordered[last] * 1000) / 1000)
