@@ -1,7 +1,8 @@
 """What a neural cellular automaton is made of: its sizes, its weights by name, its fire schedule.
 
 One step (both papers): perception y = [x, k1*x, k2*x] (two depthwise 3x3, reflect padding, bias); h = relu(W1 y + b1);
-d = W2 h; x <- x + fire * d. After the last step a pool over the grid and a Linear-ReLU-Linear head. The image channels never change.
+d = W2 h; x <- x + fire * d. After the last step a pool over the grid and a Linear-ReLU-Linear head.
+The image channels never change.
 """
 
 from __future__ import annotations
@@ -53,7 +54,9 @@ class Architecture:
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise BundleError(f"architecture: {name} must be a whole number of at least 1, not {value!r}.")
         if self.pool not in POOLS or self.update not in UPDATES:
-            raise BundleError(f"architecture: pool is one of {POOLS} and update one of {UPDATES}, not {self.pool!r}, {self.update!r}.")
+            raise BundleError(
+                f"architecture: pool is one of {POOLS} and update one of {UPDATES}, not {self.pool!r}, {self.update!r}."
+            )
         if self.grid < 2 or self.channels <= self.image_channels or (self.update == "half-lattice" and self.grid % 2):
             raise BundleError("architecture: the state needs hidden channels, and a half-lattice an even grid.")
 
@@ -112,7 +115,9 @@ class Architecture:
         shape = (self.steps,) if self.update == "half-lattice" else (self.steps, self.grid, self.grid)
         largest = 3 if self.update == "half-lattice" else 1
         if fire.dtype != np.uint8 or fire.shape != shape or int(fire.max()) > largest:
-            raise BundleError(f"fire schedule: must be uint8 of shape {shape} with values up to {largest}; export the bundle again.")
+            raise BundleError(
+                f"fire schedule: must be uint8 of shape {shape} with values up to {largest}; export the bundle again."
+            )
 
     def to_json(self) -> dict[str, Any]:
         """Plain dict for the manifest."""

@@ -1,6 +1,7 @@
 """Who computes the automaton: the NumPy reference and ONNX Runtime, behind one protocol.
 
-Both take normalised images (n, size, size, 3) and give logits (n, classes) and the final state (n, grid, grid, channels), float32.
+Both take normalised images (n, size, size, 3) and give logits (n, classes) and the final state
+(n, grid, grid, channels), float32.
 A cell's answer does not depend on the other cells of the batch.
 """
 
@@ -37,7 +38,7 @@ class Backend(Protocol):
 
 
 class NumpyBackend:
-    """The reference: plain NumPy, float32, BLAS for the two 1x1 layers; cells one after the other, so that company changes nothing."""
+    """The reference: plain NumPy, float32, BLAS for the two 1x1 layers; one cell after the other: company changes nothing."""
 
     name = "numpy"
 
@@ -59,7 +60,7 @@ class NumpyBackend:
         return Answer(logits, states)
 
     def seed_state(self, image: Image32) -> Image32:
-        """(size, size, 3) -> (grid, grid, channels): pixel (2r + i, 2c + j) of colour k in channel (2i + j) * 3 + k where fold = 2."""
+        """(size, size, 3) -> (grid, grid, channels); with fold 2, colour k of pixel (2r + i, 2c + j) in channel (2i + j) * 3 + k."""
         a = self.architecture
         state = np.zeros((a.grid, a.grid, a.channels), np.float32)
         folded = image.reshape(a.grid, a.fold, a.grid, a.fold, 3).transpose(0, 2, 1, 3, 4)
@@ -89,7 +90,9 @@ class NumpyBackend:
             d *= np.asarray(fire, np.float32)[..., None]
         state[lines] = firing + d
 
-    def _depthwise(self, padded: Image32, kernel: NDArray[np.float32], bias: NDArray[np.float32], lines: tuple[slice, slice]) -> Image32:
+    def _depthwise(
+        self, padded: Image32, kernel: NDArray[np.float32], bias: NDArray[np.float32], lines: tuple[slice, slice]
+    ) -> Image32:
         grid = self.architecture.grid
         total: Image32 | None = None
         for i in range(3):
@@ -102,7 +105,9 @@ class NumpyBackend:
 
     def pool(self, state: Image32) -> NDArray[np.float32]:
         """(grid, grid, channels) -> (channels,)."""
-        pooled: NDArray[np.float32] = state.max((0, 1)) if self.architecture.pool == "max" else state.mean((0, 1), dtype=np.float32)
+        pooled: NDArray[np.float32] = (
+            state.max((0, 1)) if self.architecture.pool == "max" else state.mean((0, 1), dtype=np.float32)
+        )
         return pooled
 
     def head(self, pooled: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -132,7 +137,9 @@ class OnnxBackend:
         except Exception as error:  # onnxruntime's own errors derive from Exception alone
             if not type(error).__module__.startswith("onnxruntime"):
                 raise
-            raise BundleError(f"{file}: ONNX Runtime cannot load it ({str(error).splitlines()[0]}); export the bundle again.") from error
+            raise BundleError(
+                f"{file}: ONNX Runtime cannot load it ({str(error).splitlines()[0]}); export the bundle again."
+            ) from error
 
     def __call__(self, images: Image32) -> Answer:
         # one by one: matrix products of another batch size may round differently, and company must not change an answer

@@ -1,6 +1,6 @@
 """A model bundle on disk: write, verify, load. Nothing in it is trusted before its hash was checked.
 
-``manifest.json`` names every file with its sha256; ``weights.npz`` is the source of truth (float32 weights and the fire schedule);
+``manifest.json`` names every file with its sha256; ``weights.npz`` is the source of truth (weights and fire schedule);
 ``golden.npz`` holds a few real cells with their logits, which ``classifier.load`` makes each backend reproduce.
 """
 
@@ -156,7 +156,12 @@ def load_bundle(folder: Path) -> Bundle:
 
 
 def write_bundle(
-    folder: Path, manifest: Manifest, weights: Weights, fire: Fire, golden: tuple[Image8, NDArray[np.float32]], graphs: dict[str, bytes]
+    folder: Path,
+    manifest: Manifest,
+    weights: Weights,
+    fire: Fire,
+    golden: tuple[Image8, NDArray[np.float32]],
+    graphs: dict[str, bytes],
 ) -> Manifest:
     """Write a bundle; the manifest comes last, so that a bundle cut short has none.
 
@@ -220,7 +225,9 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise BundleError(f"{path.name}: cannot be read in {path.parent} ({error.strerror}); install the bundle again.") from error
+        raise BundleError(
+            f"{path.name}: cannot be read in {path.parent} ({error.strerror}); install the bundle again."
+        ) from error
 
 
 def _checked(folder: Path, entry: BundleFile) -> bytes:
@@ -228,7 +235,9 @@ def _checked(folder: Path, entry: BundleFile) -> bytes:
         raise BundleError(f"{entry.name}: a bundle's files lie in its own folder; this bundle cannot be trusted.")
     content = _read(folder / entry.name)
     if hashlib.sha256(content).hexdigest() != entry.sha256:
-        raise BundleError(f"{entry.name}: its content is not what the manifest of {folder.name} recorded; install the bundle again.")
+        raise BundleError(
+            f"{entry.name}: its content is not what the manifest of {folder.name} recorded; install the bundle again."
+        )
     return content
 
 
@@ -245,10 +254,14 @@ def _parse_manifest(raw: bytes) -> Manifest:
         table = json.loads(raw)
         if not isinstance(table, dict) or table.get("schema") != SCHEMA:
             found = table.get("schema") if isinstance(table, dict) else None
-            raise BundleError(f"manifest.json: schema {found!r} is not {SCHEMA}; this program and the bundle do not belong together.")
+            raise BundleError(
+                f"manifest.json: schema {found!r} is not {SCHEMA}; this program and the bundle do not belong together."
+            )
         unknown = set(table) - set(Manifest.__slots__)
         if unknown:
-            raise BundleError(f"manifest.json: unknown entries {', '.join(sorted(unknown))}; update this program or the bundle.")
+            raise BundleError(
+                f"manifest.json: unknown entries {', '.join(sorted(unknown))}; update this program or the bundle."
+            )
         manifest = Manifest(
             **{
                 **table,
@@ -270,7 +283,8 @@ def _parse_manifest(raw: bytes) -> Manifest:
 def _check_values(m: Manifest) -> None:
     number: Callable[[Any], bool] = lambda v: isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v)  # noqa: E731
     checks = {
-        "classes": len(set(m.classes)) == len(m.classes) == m.architecture.classes and all(isinstance(c, str) for c in m.classes),
+        "classes": len(set(m.classes)) == len(m.classes) == m.architecture.classes
+        and all(isinstance(c, str) for c in m.classes),
         "groups": all(c in m.classes for members in m.groups.values() for c in members),
         "view_um": number(m.view_um) and m.view_um > 0,
         "mean": len(m.mean) == 3 and all(map(number, m.mean)),

@@ -135,8 +135,8 @@ def check_golden(classifier: Classifier, file: str) -> None:
     worst = float(np.abs(logits - golden).max() / np.abs(golden).max())
     if not worst <= GOLDEN_TOLERANCE[classifier.precision]:
         raise BundleError(
-            f"{file}: answers of the {classifier.backend.name} backend differ from the golden cells by {worst:.2g} of their scale "
-            f"(allowed {GOLDEN_TOLERANCE[classifier.precision]:g}); export the bundle again or choose another --backend."
+            f"{file}: answers of the {classifier.backend.name} backend differ from the golden cells by {worst:.2g} of their "
+            f"scale (allowed {GOLDEN_TOLERANCE[classifier.precision]:g}); export the bundle again or choose another --backend."
         )
 
 

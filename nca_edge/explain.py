@@ -1,6 +1,6 @@
 """Why and where: LRP through the head, and a mask from the state's first principal component.
 
-LRP follows the epsilon rule (Bach et al. 2015, eq. 58) with the bias in the denominator and sign(0) = +1, started from the class
+LRP follows the epsilon rule (Bach et al. 2015, eq. 58) with the bias in the denominator and sign(0) = +1, from the class
 logit. Relevance that the biases and the stabiliser absorb is reported, so that everything adds up to the logit again.
 """
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nca_edge.automaton import Weights
+from nca_edge.preprocess import absorbance, otsu, resize
 from nca_edge.records import ChannelRelevance, Image8, Image32
 
 EPSILON = 1e-6
@@ -79,7 +80,7 @@ def top_channels(relevance: Relevance, state: Image32, pool: str, crop_px: int) 
 
 
 def first_component(state: Image32) -> NDArray[np.float64]:
-    """First principal component of a state over its grid cells, oriented so that the border is low.
+    """First principal component of a state over its grid cells, oriented so that the border is low, its least value 0.
 
     Parameters
     ----------
@@ -95,22 +96,10 @@ def first_component(state: Image32) -> NDArray[np.float64]:
     _, vectors = np.linalg.eigh(values.T @ values)
     component = (values @ vectors[:, -1]).reshape(grid, grid)
     border = np.concatenate([component[0], component[-1], component[:, 0], component[:, -1]])
-    return component if np.median(border) <= np.median(component[grid // 4 : -grid // 4, grid // 4 : -grid // 4]) else -component
-
-
-def otsu(values: NDArray[np.floating], bins: int = 256) -> float:
-    """Otsu's threshold (1979): the largest variance between the two sides of a histogram.
-
-    scikit-image has the same function; importing it costs a cold start 0.3 s that is paid for nothing else.
-    """
-    counts, edges = np.histogram(values, bins)
-    centers = (edges[:-1] + edges[1:]) / 2
-    below = np.cumsum(counts)[:-1].astype(np.float64)
-    above = counts.sum() - below
-    weighted = np.cumsum(counts * centers)
-    mean_below = weighted[:-1] / np.maximum(below, 1)
-    mean_above = (weighted[-1] - weighted[:-1]) / np.maximum(above, 1)
-    return float(edges[1:-1][np.argmax(below * above * (mean_below - mean_above) ** 2)])
+    inner = component[grid // 4 : -grid // 4, grid // 4 : -grid // 4]
+    oriented = component if np.median(border) <= np.median(inner) else -component
+    lifted: NDArray[np.float64] = oriented - oriented.min()
+    return lifted
 
 
 def cell_mask(state: Image32, crop: Image32) -> Image8:
@@ -125,12 +114,11 @@ def cell_mask(state: Image32, crop: Image32) -> Image8:
     -------
     (n, n) uint8: 0 background, 128 cell, 255 nucleus where it is told apart
     """
-    from PIL import Image
     from scipy import ndimage
 
     n = crop.shape[0]
     component = first_component(state).astype(np.float32)
-    smooth = np.asarray(Image.fromarray(component).resize((n, n), Image.Resampling.BILINEAR))
+    smooth = resize(component, n, n)
     foreground = smooth > otsu(component)
     labels, count = ndimage.label(foreground)
     mask = np.zeros((n, n), np.uint8)
@@ -140,7 +128,7 @@ def cell_mask(state: Image32, crop: Image32) -> Image8:
     nearest = labels[np.unravel_index(np.argmin(np.where(foreground, distance, np.inf)), (n, n))]
     cell = ndimage.binary_fill_holes(labels == nearest)
     mask[cell] = CELL
-    ink = ndimage.gaussian_filter(-np.log(np.maximum(crop, 0.02)).sum(axis=2), n / 128)
+    ink = ndimage.gaussian_filter(absorbance(crop).sum(axis=2), n / 128)
     dark = cell & (ink > otsu(ink[cell])) if np.ptp(ink[cell]) > 0 else np.zeros_like(cell)
     # told apart: a nucleus is between a tenth and nine tenths of its cell and at least half again as dark as the rest
     share = dark.sum() / cell.sum()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import platform
+import zipfile
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 import nca_edge
-from nca_edge.automaton import Architecture, Weights
+from nca_edge.automaton import Architecture, Fire, Weights
 from nca_edge.backends import NumpyBackend, OnnxBackend
 from nca_edge.bundle import Manifest, write_bundle
-from nca_edge.classifier import ModelChoice, from_8bit, load
-from nca_edge.errors import BundleError, UsageError
+from nca_edge.classifier import GOLDEN_TOLERANCE, ModelChoice, from_8bit, load
+from nca_edge.errors import BundleError, StorageError, UsageError
 from nca_edge.evaluate import Judged, score
 from nca_edge.preprocess import normalise
+from nca_edge.records import Image32
 from nca_export.calibration import fit_temperature, probabilities, unsure_threshold
 from nca_export.onnx_graph import build_onnx
 from nca_train.data import ARTEFACT, Cells, load_cells
-from nca_train.recipe import parse_recipe
+from nca_train.recipe import Recipe, parse_recipe
+from nca_train.store import FACTS, WEIGHTS, read_facts
 
 GROUPS = {
     "neutrophil": ("neutrophil_band", "neutrophil_segmented"),
@@ -38,7 +40,32 @@ UNSURE_ACCURACY = 0.90
 """Answers that are not unsure shall be right this often on validation data."""
 
 
-def export_run(run: Path, data: Path, out: Path | None, say: Callable[[str], None]) -> Path:
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A training run as it was read and checked."""
+
+    recipe: Recipe
+    architecture: Architecture
+    weights: Weights
+    fire: Fire
+    facts: dict[str, Any]
+    """``run.json``."""
+
+    def normalised(self, views: Image32) -> Image32:
+        """(n, size, size, 3), 0..1 -> as the network sees it."""
+        return normalise(views, np.asarray(self.facts["mean"], np.float32), np.asarray(self.facts["std"], np.float32))
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What the validation fold says of a model."""
+
+    temperature: float
+    unsure_below: float
+    metrics: dict[str, Any]
+
+
+def export_run(run_folder: Path, data: Path, out: Path | None, say: Callable[[str], None]) -> Path:
     """Write and verify a bundle from a run folder.
 
     Parameters
@@ -48,58 +75,115 @@ def export_run(run: Path, data: Path, out: Path | None, say: Callable[[str], Non
     Raises
     ------
     UsageError
-        No such run, or it is not finished.
+        No such run, or not its data.
     BundleError
-        The exported graph does not reproduce the reference.
+        The run is damaged, or the exported graph does not reproduce the reference; nothing is written then.
     """
-    facts = _run_facts(run)
-    recipe = parse_recipe(facts["recipe"])
-    architecture = Architecture(**facts["architecture"])
-    with np.load(run / "weights.npz", allow_pickle=False) as archive:
-        arrays = {name: archive[name] for name in archive.files}
-    fire = arrays.pop("fire")
-    weights: Weights = arrays
-    graph = build_onnx(architecture, weights, fire)
+    run = read_run(run_folder)
+    if not run.facts["finished"]:
+        say(f"{run_folder}: stopped after epoch {run.facts['epochs_done']}; what it learnt so far is exported")
+    graph = build_onnx(run.architecture, run.weights, run.fire)
     say("reading the validation cells")
-    cells = load_cells(recipe, data, facts["fold"], facts["seed"])
-    mean, std = np.asarray(facts["mean"], np.float32), np.asarray(facts["std"], np.float32)
+    cells = load_cells(run.recipe, data, run.facts["fold"], run.facts["seed"])
+    if list(cells.classes) != list(run.facts["classes"]) or len(cells.views) != run.facts["validation_cells"]:
+        raise UsageError(f"{data}: holds other classes or cells than {run_folder} was trained on; give the data of that run.")
     views = from_8bit(cells.views)
-    logits = OnnxBackend("model.onnx", graph, architecture, threads=2)(normalise(views, mean, std)).logits
-    temperature = fit_temperature(logits, cells.view_labels)
-    p = probabilities(logits, temperature)
-    threshold = unsure_threshold(p, cells.view_labels, UNSURE_ACCURACY)
+    logits = OnnxBackend("model.onnx", graph, run.architecture, threads=2)(run.normalised(views)).logits
     golden = _golden_cells(cells)
-    reference = NumpyBackend(architecture, weights, fire)(normalise(views[golden], mean, std)).logits
-    manifest = Manifest(
-        name=recipe.name, classes=cells.classes,
-        groups={group: kept for group, members in GROUPS.items() if (kept := tuple(c for c in members if c in cells.classes))},
-        architecture=architecture, view_um=recipe.view.view_um, mean=tuple(facts["mean"]), std=tuple(facts["std"]),
-        temperature=temperature, unsure_below=threshold, seed=facts["seed"],
-        metrics=_metrics(cells, p, threshold, facts["fold"]),
-        data=tuple(asdict(source) for source in recipe.sources),
-        training={
-            "recipe": facts["recipe"], "seed": facts["seed"], "fold": facts["fold"], "minutes": facts["training_minutes"],
-            "epochs": facts["epochs_done"], "cells": facts["training_cells"], "cells_per_class": facts["training_cells_per_class"],
-            "cpu_threads": facts["cpu_threads"], "last_epoch": facts["last"],
-        },
-        versions={**facts["versions"], "numpy": np.__version__, "export_python": platform.python_version(), "nca_edge": nca_edge.__version__},
-    )  # fmt: skip
-    folder = out or Path("bundles") / recipe.name
-    write_bundle(folder, manifest, weights, fire, (cells.views[golden], reference), {"model.onnx": graph})
+    reference = NumpyBackend(run.architecture, run.weights, run.fire)(run.normalised(views[golden])).logits
+    _check_parity("model.onnx", logits[golden], reference)
+    manifest = _manifest(run, cells, calibrate(logits, cells, run.facts["fold"]))
+    folder = out or Path("bundles") / run.recipe.name
+    try:
+        write_bundle(folder, manifest, run.weights, run.fire, (cells.views[golden], reference), {"model.onnx": graph})
+    except OSError as error:
+        raise StorageError(f"{folder}: cannot be written ({error.strerror}); choose another --out.") from error
     for backend in ("numpy", "onnx"):
         load(ModelChoice(str(folder.resolve()), backend))
         say(f"{backend} reproduces the golden cells")
     return folder
 
 
-def _run_facts(run: Path) -> dict[str, Any]:
+def read_run(folder: Path) -> Run:
+    """Read a run folder, finished or stopped.
+
+    Raises
+    ------
+    UsageError
+        It holds no run.
+    BundleError
+        Its weights are damaged or do not belong to it.
+    """
+    facts = read_facts(folder)
+    if facts is None:
+        raise UsageError(f"{folder}: holds no training run (no {FACTS}); give the folder that nca-edge train wrote.")
+    needed = {
+        "recipe", "architecture", "classes", "mean", "std", "fold", "seed", "finished", "epochs_done", "training_minutes",
+        "training_cells", "training_cells_per_class", "validation_cells", "cpu_threads", "last", "versions",
+    }  # fmt: skip
+    if needed - set(facts):
+        raise UsageError(f"{folder}: {FACTS} has no {', '.join(sorted(needed - set(facts)))}; train again.")
     try:
-        facts: dict[str, Any] = json.loads((run / "run.json").read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{run}: holds no training run ({error}); give the folder that nca-edge train wrote.") from error
-    if not (run / "weights.npz").is_file():
-        raise BundleError(f"{run}: weights.npz is missing; train again.")
-    return facts
+        architecture = Architecture(**facts["architecture"])
+        with np.load(folder / WEIGHTS, allow_pickle=False) as archive:
+            weights = {name: archive[name] for name in archive.files}
+        fire = weights.pop("fire")
+    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise BundleError(f"{folder / WEIGHTS}: cannot be read ({error}); go on with --resume or train again.") from error
+    architecture.check_weights(weights)
+    architecture.check_fire(fire)
+    return Run(parse_recipe(facts["recipe"]), architecture, weights, fire, facts)
+
+
+def calibrate(logits: NDArray[np.float32], cells: Cells, fold: int) -> Calibration:
+    """Temperature, threshold and scores on the validation cells.
+
+    Parameters
+    ----------
+    logits : (m, classes) of ``cells.views``
+    """
+    temperature = fit_temperature(logits, cells.view_labels)
+    p = probabilities(logits, temperature)
+    threshold = unsure_threshold(p, cells.view_labels, UNSURE_ACCURACY)
+    return Calibration(temperature, threshold, _metrics(cells, p, threshold, fold))
+
+
+def _manifest(run: Run, cells: Cells, calibration: Calibration) -> Manifest:
+    facts = run.facts
+    mean, std = ([float(v) for v in facts[key]] for key in ("mean", "std"))
+    return Manifest(
+        name=run.recipe.name,
+        classes=cells.classes,
+        groups={g: kept for g, members in GROUPS.items() if (kept := tuple(c for c in members if c in cells.classes))},
+        architecture=run.architecture,
+        view_um=run.recipe.view.view_um,
+        mean=(mean[0], mean[1], mean[2]),
+        std=(std[0], std[1], std[2]),
+        temperature=calibration.temperature,
+        unsure_below=calibration.unsure_below,
+        seed=facts["seed"],
+        metrics=calibration.metrics,
+        data=tuple(asdict(source) for source in run.recipe.sources),
+        training={
+            "recipe": facts["recipe"], "seed": facts["seed"], "fold": facts["fold"], "minutes": facts["training_minutes"],
+            "epochs": facts["epochs_done"], "cells": facts["training_cells"],
+            "cells_per_class": facts["training_cells_per_class"], "cpu_threads": facts["cpu_threads"],
+            "last_epoch": facts["last"],
+        },
+        versions={
+            **facts["versions"], "numpy": np.__version__, "export_python": platform.python_version(),
+            "nca_edge": nca_edge.__version__,
+        },
+    )  # fmt: skip
+
+
+def _check_parity(file: str, logits: NDArray[np.float32], reference: NDArray[np.float32]) -> None:
+    worst = float(np.abs(logits - reference).max() / np.abs(reference).max())
+    if not worst <= GOLDEN_TOLERANCE["fp32"]:
+        raise BundleError(
+            f"{file}: its logits differ from the reference by {worst:.2g} of their scale "
+            f"(allowed {GOLDEN_TOLERANCE['fp32']:g}); nothing was written, the exporter and the runtime do not agree."
+        )
 
 
 def _golden_cells(cells: Cells) -> list[int]:
@@ -111,8 +195,8 @@ def _golden_cells(cells: Cells) -> list[int]:
 def _metrics(cells: Cells, p: NDArray[np.float64], threshold: float, fold: int) -> dict[str, Any]:
     """Scores on the validation fold, white cells alone and with artefacts; an artefact answer for a white cell is an error."""
     names = np.array(cells.classes)
-    truth, answer, confidence = names[cells.view_labels], names[p.argmax(1)], p.max(1)
-    judged = [Judged("", str(t), str(a), float(c), bool(c < threshold)) for t, a, c in zip(truth, answer, confidence, strict=True)]
+    answers = zip(names[cells.view_labels], names[p.argmax(1)], p.max(1), strict=True)
+    judged = [Judged("", str(truth), str(answer), float(c), bool(c < threshold)) for truth, answer, c in answers]
     white = score([j for j in judged if j.truth != ARTEFACT])
     everything = score(judged)
     return {

@@ -28,13 +28,14 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> 
 def unsure_threshold(p: NDArray[np.float64], labels: NDArray[np.int64], accuracy: float) -> float:
     """Lowest confidence from which on answers are right at least this often; where none is, the one of the best accuracy.
 
-    Accuracy is taken over all answers of at least that confidence, and at least a tenth of all answers must remain.
+    Accuracy is taken over all answers of at least that confidence, and at least a tenth of all answers must remain. Thresholds
+    are whole thousandths and judged as such: rounding one down after the choice would let further answers through unjudged.
     """
     confidence = p.max(1)
-    right = (p.argmax(1) == labels)[np.argsort(-confidence, kind="stable")]
-    ordered = np.sort(confidence)[::-1]
-    running = np.cumsum(right) / np.arange(1, len(right) + 1)
-    allowed = np.arange(len(right)) >= max(1, len(right) // 10) - 1
-    good = np.flatnonzero((running >= accuracy) & allowed)
-    last = good[-1] if len(good) else int(np.argmax(np.where(allowed, running, -1.0)))
-    return float(np.floor(ordered[last] * 1000) / 1000)
+    right = p.argmax(1) == labels
+    fewest = max(1, len(right) // 10)
+    candidates = np.unique(np.minimum(np.floor(confidence * 1000) / 1000, confidence))  # ascending
+    sure = [confidence >= t for t in candidates]
+    shares = np.array([right[s].mean() if s.sum() >= fewest else -1.0 for s in sure])
+    good = np.flatnonzero(shares >= accuracy)
+    return float(candidates[good[0] if len(good) else int(np.argmax(shares))])

@@ -70,7 +70,8 @@ def build_onnx(architecture: Architecture, weights: Weights, fire: Fire) -> byte
         ],
         [tensor for _, tensor in g.constants.values()],
     )  # fmt: skip
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="nca-edge")
+    opset = helper.make_opsetid("", OPSET)
+    model = helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="nca-edge")
     onnx.checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString())
 
@@ -90,10 +91,8 @@ def _gemm(g: _Graph, x: str, weight: NDArray[np.float32], bias: NDArray[np.float
 def _delta(g: _Graph, weights: Weights, x: str, padded: str, strides: list[int]) -> str:
     """Change of the grid cells ``x``; ``padded`` holds their neighbourhoods."""
     channels = weights["w2"].shape[0]
-    z = [
-        g.one("Conv", [padded, g.constant(weights[k][:, None]), g.constant(weights[f"{k}_bias"])], group=channels, strides=strides)
-        for k in ("k1", "k2")
-    ]
+    kernels = [[g.constant(weights[k][:, None]), g.constant(weights[f"{k}_bias"])] for k in ("k1", "k2")]
+    z = [g.one("Conv", [padded, *kernel], group=channels, strides=strides) for kernel in kernels]
     w1 = np.split(weights["w1"], 3, axis=1)
     parts = [g.one("Conv", [x, g.constant(w1[0][..., None, None]), g.constant(weights["w1_bias"])])]
     parts += [g.one("Conv", [z[i], g.constant(w1[i + 1][..., None, None])]) for i in range(2)]

@@ -63,7 +63,10 @@ def test_one_step_by_hand() -> None:
 
 @settings(max_examples=25)
 @given(
-    st.integers(0, 2**32), st.sampled_from(["bernoulli", "half-lattice"]), st.sampled_from(["max", "mean"]), st.sampled_from([1, 2])
+    st.integers(0, 2**32),
+    st.sampled_from(["bernoulli", "half-lattice"]),
+    st.sampled_from(["max", "mean"]),
+    st.sampled_from([1, 2]),
 )
 def test_reference_equals_the_formulas_written_out(seed: int, update: str, pool: str, fold: int) -> None:
     a = Architecture(4, fold, 3 * fold**2 + 2, 5, 5, pool, update, 4, 3)

@@ -1,7 +1,7 @@
 """Random variation of cell images: geometry, then what stains, lamps and cameras do.
 
-Colour is varied where it arises, in absorbance: dyes and sensors differ between clinics by a mixing of the three channels, and stain
-strength by a factor. The residues of white-balance and illumination correction are small additions there.
+Colour is varied where it arises, in absorbance: dyes and sensors differ between clinics by a mixing of the three channels, and
+stain strength by a factor. The residues of white-balance and illumination correction are small additions there.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nca_edge.preprocess import ABSORBANCE_MAX
+from nca_edge.preprocess import ABSORBANCE_MAX, match_stain
 from nca_train.recipe import Augment
 
 
 def augment(wide: Tensor, wide_um: float, view_um: float, size: int, options: Augment) -> Tensor:
-    """Draw one training view of each wide crop.
+    """Draw one training view of each wide crop; as on the device, its stain is matched last.
 
     Parameters
     ----------
@@ -31,8 +31,8 @@ def augment(wide: Tensor, wide_um: float, view_um: float, size: int, options: Au
     views = _geometry(wide.permute(0, 3, 1, 2).float() / 255, wide_um, view_um, size, options)
     views = _cut(_swap(views, view_um, options), options)
     views = _colour(views, options)
-    views = _optics(views, view_um / size, options)
-    return views.permute(0, 2, 3, 1).contiguous()
+    views = _optics(views, view_um / size, options).permute(0, 2, 3, 1).contiguous()
+    return torch.from_numpy(match_stain(views.cpu().numpy())).to(views.device)
 
 
 def _geometry(images: Tensor, wide_um: float, view_um: float, size: int, options: Augment) -> Tensor:
@@ -43,7 +43,9 @@ def _geometry(images: Tensor, wide_um: float, view_um: float, size: int, options
     mirror = torch.where(torch.rand(n, device=device) < 0.5, -1.0, 1.0)
     shift = torch.randn(n, 2, device=device) * (2 * options.shift_um / wide_um)
     cosine, sine = torch.cos(angle) * zoom, torch.sin(angle) * zoom
-    theta = torch.stack([torch.stack([cosine * mirror, -sine, shift[:, 0]], 1), torch.stack([sine * mirror, cosine, shift[:, 1]], 1)], 1)
+    theta = torch.stack(
+        [torch.stack([cosine * mirror, -sine, shift[:, 0]], 1), torch.stack([sine * mirror, cosine, shift[:, 1]], 1)], 1
+    )
     grid = F.affine_grid(theta, [n, 3, 2 * size, 2 * size], align_corners=False)
     # sampled as "missing ink", so that zero padding outside the image is white
     ink = F.grid_sample(1 - images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
@@ -53,8 +55,8 @@ def _geometry(images: Tensor, wide_um: float, view_um: float, size: int, options
 def _swap(views: Tensor, view_um: float, options: Augment) -> Tensor:
     """Set the centre of some views into the surroundings of others.
 
-    Artefacts come from other microscopes than the labelled cells do; without this, whatever looks like another microscope became an
-    artefact: 24 of 41 true cells of foreign fields after two epochs.
+    Artefacts come from other microscopes than the labelled cells do; without this, whatever looks like another microscope
+    became an artefact: 24 of 41 true cells of foreign fields after two epochs.
     """
     n, _, size, _ = views.shape
     device = views.device
@@ -81,12 +83,16 @@ def _colour(views: Tensor, options: Augment) -> Tensor:
     n, device = views.shape[0], views.device
     ink = -torch.log(views.clamp(min=math.exp(-ABSORBANCE_MAX)))
     mix = torch.eye(3, device=device) + torch.randn(n, 3, 3, device=device) * options.stain_mix_sd
-    strength = torch.exp(torch.randn(n, 1, 1, device=device) * options.stain_strength_sd)
+    strength = options.stain_strength_min ** torch.rand(n, 1, 1, device=device)
     ink = torch.einsum("nij,njyx->niyx", mix * strength, ink)
     ink = ink + torch.randn(n, 3, 1, 1, device=device) * options.tint_sd
     line = torch.linspace(-1, 1, views.shape[2], device=device)
     slope = torch.randn(n, 2, device=device) * options.gradient_sd
-    ink = ink + slope[:, 0, None, None, None] * line[None, None, :, None] + slope[:, 1, None, None, None] * line[None, None, None, :]
+    ink = (
+        ink
+        + slope[:, 0, None, None, None] * line[None, None, :, None]
+        + slope[:, 1, None, None, None] * line[None, None, None, :]
+    )
     return torch.exp(-ink)
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
-import os
 import platform
 import time
 from collections.abc import Callable
@@ -24,6 +24,17 @@ from nca_train.augment import augment
 from nca_train.data import ARTEFACT, Cells, load_cells
 from nca_train.model import NCA
 from nca_train.recipe import Recipe
+from nca_train.store import (
+    CHECKPOINT,
+    FACTS,
+    METRICS,
+    WEIGHTS,
+    make_folder,
+    read_checkpoint,
+    read_facts,
+    replace,
+    save_arrays,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,25 +60,36 @@ def train(job: Job, say: Callable[[str], None]) -> Path:
     Raises
     ------
     UsageError
-        Wrong data, an existing run without ``resume``, a checkpoint of another recipe.
+        Wrong data, an existing run without ``resume``, a checkpoint of another recipe, fold, seed or data.
+    StorageError
+        The run folder cannot be written.
     """
-    checkpoint = job.out / "last.pt"
+    checkpoint = job.out / CHECKPOINT
     if checkpoint.exists() and not job.resume:
         raise UsageError(f"{job.out}: holds a run; add --resume to go on with it or choose another --out.")
+    if job.resume and not job.out.is_dir():
+        raise UsageError(f"{job.out}: there is no run to go on with; check --out or leave --resume out.")
+    if not job.max_minutes > 0:
+        raise UsageError(f"--max-minutes must be above 0, not {job.max_minutes:g}.")
     if job.threads:
         torch.set_num_threads(job.threads)
-    cells = load_cells(job.recipe, job.data, job.fold, job.seed)
+    make_folder(job.out)  # before minutes of reading, not after them
+    try:
+        trainer = Trainer(job, load_cells(job.recipe, job.data, job.fold, job.seed))
+    except UsageError:
+        with contextlib.suppress(OSError):
+            job.out.rmdir()  # a folder with anything in it stays
+        raise
+    cells = trainer.cells
     say(f"{len(cells.wide)} training and {len(cells.views)} validation cells of {len(cells.classes)} classes")
-    job.out.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(job, cells)
     if job.resume and checkpoint.exists():
         trainer.restore(checkpoint)
         say(f"going on after epoch {trainer.epoch}")
     deadline = time.monotonic() + job.max_minutes * 60
     while trainer.epoch < job.recipe.train.epochs and time.monotonic() < deadline:
         say(trainer.one_epoch())
-        trainer.save(checkpoint)
-    trainer.finish()
+        trainer.save()
+    trainer.publish()  # once more: whoever was stopped between a checkpoint and its derived files gets them now
     return job.out
 
 
@@ -78,6 +100,10 @@ class Trainer:
         torch.manual_seed(job.seed)
         self.job, self.cells = job, cells
         options = job.recipe.train
+        if len(cells.wide) < options.batch:
+            raise UsageError(
+                f"{job.data}: {len(cells.wide)} training cells are fewer than train.batch = {options.batch}; lower it."
+            )
         architecture = job.recipe.model.architecture(len(cells.classes))
         self.model = NCA(architecture, bf16=options.bf16)
         self.averaged = NCA(architecture)
@@ -130,12 +156,15 @@ class Trainer:
             size = self.model.architecture.size
             images = self.normalised(augment(wide, cells.wide_um, recipe.view.view_um, size, recipe.augment))
             losses.append(self.learn(images, torch.from_numpy(cells.wide_labels[chosen])))
+        finite = [loss for loss in losses if math.isfinite(loss)]
+        if not finite:
+            raise UsageError(f"epoch {self.epoch + 1}: no loss was finite; lower train.learning_rate and start again.")
         self.epoch += 1
         took = time.monotonic() - started
         self.seconds += took
         accuracy, without_artefact, largest = self.validate(limit=1200 if self.epoch < recipe.train.epochs else None)
         row = {
-            "epoch": self.epoch, "loss": float(np.mean(losses)), "validation_accuracy": accuracy,
+            "epoch": self.epoch, "loss": float(np.mean(finite)), "validation_accuracy": accuracy,
             "validation_cell_accuracy": without_artefact, "state_largest": largest, "learning_rate": self.learning_rate(),
             "images_per_s": len(losses) * recipe.train.batch / took, "seconds": self.seconds,
         }  # fmt: skip
@@ -153,7 +182,7 @@ class Trainer:
             group["lr"] = self.learning_rate()
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.loss(images, labels)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), options.clip)
         if torch.isfinite(norm):  # an overflowing update is skipped, not learnt
             self.optimizer.step()
@@ -177,38 +206,58 @@ class Trainer:
             answers.append(logits.argmax(1).numpy())
             largest = max(largest, float(state.abs().max()))
         right = np.concatenate(answers) == labels
-        names = np.array(self.cells.classes)[labels]
-        return float(right.mean()), float(right[names != ARTEFACT].mean()), largest
+        cells = right[np.array(self.cells.classes)[labels] != ARTEFACT]
+        accuracy = float(right.mean())
+        return accuracy, float(cells.mean()) if len(cells) else accuracy, min(largest, float(np.finfo(np.float32).max))
 
-    def save(self, checkpoint: Path) -> None:
-        """Write the checkpoint, the averaged weights and the metrics; each is whole or the one before."""
+    def save(self) -> None:
+        """Write the checkpoint, then what is derived from it; each file is whole or the one before."""
         state = {
             "model": self.model.state_dict(), "averaged": self.averaged.state_dict(), "optimizer": self.optimizer.state_dict(),
             "epoch": self.epoch, "update": self.update, "seconds": self.seconds, "history": self.history,
             "recipe": json.dumps(self.job.recipe.decisive(), sort_keys=True),
         }  # fmt: skip
-        _replace(checkpoint, lambda path: torch.save(state, path))
+        replace(self.job.out / CHECKPOINT, lambda path: torch.save(state, path))
+        self.publish()
+
+    def publish(self) -> None:
+        """Write the averaged weights, the metrics and ``run.json``: all that the exporter and a reader need of the run."""
         weights = self.averaged.weights()
-        _replace(self.job.out / "weights.npz", lambda path: _save_npz(path, {**weights, "fire": self.fire}))
-        lines = "".join(json.dumps(row) + "\n" for row in self.history)
-        _replace(self.job.out / "metrics.jsonl", lambda path: path.write_text(lines, "utf-8"))
+        replace(self.job.out / WEIGHTS, lambda path: save_arrays(path, {**weights, "fire": self.fire}))
+        lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in self.history)
+        replace(self.job.out / METRICS, lambda path: path.write_text(lines, "utf-8"))
+        facts = json.dumps(self.facts(), indent=1, allow_nan=False)
+        replace(self.job.out / FACTS, lambda path: path.write_text(facts, "utf-8"))
 
     def restore(self, checkpoint: Path) -> None:
-        """Go on where a checkpoint stopped."""
-        state = torch.load(checkpoint, weights_only=True, map_location="cpu")
+        """Go on where a checkpoint stopped.
+
+        Raises
+        ------
+        UsageError
+            It is damaged, or belongs to another recipe, fold, seed or data.
+        """
+        state = read_checkpoint(checkpoint)
         if state["recipe"] != json.dumps(self.job.recipe.decisive(), sort_keys=True):
             raise UsageError(f"{checkpoint}: was trained with another recipe; go on with that one or choose another --out.")
-        self.model.load_state_dict(state["model"])
-        self.averaged.load_state_dict(state["averaged"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        mine, before = json.loads(json.dumps(self.facts())), read_facts(self.job.out) or {}
+        for key, what in (("fold", "--fold"), ("seed", "--seed"), *((k, "data") for k in ("classes", "mean", "std"))):
+            if key in before and before[key] != mine[key]:  # another fold would validate on cells that it was trained on
+                raise UsageError(f"{checkpoint}: was trained with another {what}; go on with that one or choose another --out.")
+        try:
+            self.model.load_state_dict(state["model"])
+            self.averaged.load_state_dict(state["averaged"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (RuntimeError, ValueError) as error:
+            raise UsageError(f"{checkpoint}: does not fit this model and data; choose another --out.") from error
         self.epoch, self.update, self.seconds = state["epoch"], state["update"], state["seconds"]
         self.history = state["history"]
 
-    def finish(self) -> None:
-        """Write ``run.json``: all that the exporter and a reader need to know of the run."""
-        cells, architecture = self.cells, self.model.architecture
-        facts = {
-            "recipe": self.job.recipe.to_json(), "classes": cells.classes, "architecture": asdict(architecture),
+    def facts(self) -> dict[str, Any]:
+        """What ``run.json`` holds."""
+        cells = self.cells
+        return {
+            "recipe": self.job.recipe.to_json(), "classes": cells.classes, "architecture": asdict(self.model.architecture),
             "mean": cells.mean.tolist(), "std": cells.std.tolist(), "fold": self.job.fold, "seed": self.job.seed,
             "finished": self.epoch >= self.job.recipe.train.epochs, "epochs_done": self.epoch,
             "training_minutes": round(self.seconds / 60, 1), "training_cells": len(cells.wide),
@@ -217,16 +266,3 @@ class Trainer:
             "versions": {"nca_edge": nca_edge.__version__, "torch": torch.__version__, "python": platform.python_version()},
             "cpu_threads": torch.get_num_threads(),
         }  # fmt: skip
-        _replace(self.job.out / "run.json", lambda path: path.write_text(json.dumps(facts, indent=1), "utf-8"))
-
-
-def _save_npz(path: Path, arrays: dict[str, Any]) -> None:
-    with path.open("wb") as stream:
-        np.savez(stream, **arrays)
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Write beside, then rename: a power cut leaves the old file or the new one."""
-    beside = path.with_name(path.name + ".part")
-    write(beside)
-    os.replace(beside, path)

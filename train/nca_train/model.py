@@ -16,8 +16,8 @@ from nca_train.perception import FULL, Perceive
 class NCA(nn.Module):
     """Neural cellular automaton with a classification head.
 
-    The state is held as (batch, row, column, channel): the two 1x1 layers are then plain matrix products over grid cells, and the
-    same bytes are what a channels_last convolution wants.
+    The state is held as (batch, row, column, channel): the two 1x1 layers are then plain matrix products over grid cells, and
+    the same bytes are what a channels_last convolution wants.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ class NCA(nn.Module):
         return F.pad(folded.reshape(n, a.grid, a.grid, a.image_channels), (0, a.channels - a.image_channels))
 
     def delta(self, x: Tensor, z1: Tensor, z2: Tensor) -> Tensor:
-        """Change of the grid cells ``x`` (n, rows, columns, channels) with perceptions ``z1``, ``z2``, in bf16 where it pays."""
+        """Change of the grid cells ``x`` (n, rows, columns, channels) with perceptions ``z1``, ``z2``; bf16 where it pays."""
         y = torch.cat([x, z1, z2], dim=-1)
         w2 = self.w2.weight * self.free
         if not self.bf16:
@@ -62,7 +62,8 @@ class NCA(nn.Module):
 
     def perceive(self, x: Tensor, phase: int) -> tuple[Tensor, Tensor]:
         """Both depthwise convolutions of the grid cells of ``phase``."""
-        z: tuple[Tensor, Tensor] = Perceive.apply(x, self.k1.weight, self.k1.bias, self.k2.weight, self.k2.bias, phase)
+        k1, k2 = self.k1, self.k2
+        z: tuple[Tensor, Tensor] = Perceive.apply(x, k1.weight, k1.bias, k2.weight, k2.bias, phase)  # type: ignore[no-untyped-call]
         return z
 
     def step_masked(self, x: Tensor, mask: Tensor) -> Tensor:
@@ -114,7 +115,8 @@ class NCA(nn.Module):
         named = {
             "k1": self.k1.weight, "k1_bias": self.k1.bias, "k2": self.k2.weight, "k2_bias": self.k2.bias,
             "w1": self.w1.weight, "w1_bias": self.w1.bias, "w2": self.w2.weight * self.free,
-            "head1": self.head1.weight, "head1_bias": self.head1.bias, "head2": self.head2.weight, "head2_bias": self.head2.bias,
+            "head1": self.head1.weight, "head1_bias": self.head1.bias,
+            "head2": self.head2.weight, "head2_bias": self.head2.bias,
         }  # fmt: skip
         out: Weights = {}
         for name, shape in a.shapes().items():
@@ -126,7 +128,7 @@ class NCA(nn.Module):
         """Fill the model from named arrays (the inverse of ``weights``)."""
         self.architecture.check_weights(weights)
         with torch.no_grad():
-            for name, array in weights.items():
+            for name in self.architecture.shapes():
                 base, _, kind = name.partition("_")
                 parameter = getattr(getattr(self, base), kind or "weight")
-                parameter.copy_(torch.from_numpy(np.ascontiguousarray(array)).reshape(parameter.shape))
+                parameter.copy_(torch.from_numpy(np.ascontiguousarray(weights[name])).reshape(parameter.shape))

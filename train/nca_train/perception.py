@@ -1,8 +1,8 @@
 """Depthwise perception with its own backward pass: the same numbers as autograd's, at a fraction of the time on a CPU.
 
 Left to autograd, the gradient arrives in another memory layout than the state and oneDNN falls back to a reference kernel:
-66 ms instead of 0.4 ms for a backward of 16 states of 32x32x64 on two cores. Here everything stays row, column, channel in memory,
-and the padded state is made again in the backward pass instead of being kept.
+66 ms instead of 0.4 ms for a backward of 16 states of 32x32x64 on two cores. Here everything stays row, column, channel in
+memory, and the padded state is made again in the backward pass instead of being kept.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ class Perceive(torch.autograd.Function):
     """Two depthwise 3x3 convolutions with reflect padding of the grid cells that fire.
 
     ``Perceive.apply(x, k1, b1, k2, b2, phase)``: x (n, rows, columns, channels) dense; k (channels, 1, 3, 3); b (channels,);
-    phase 0 even rows, 1 odd rows, 2 even columns, 3 odd columns, ``FULL`` all. Returns both perceptions of those grid cells, x's layout.
+    phase 0 even rows, 1 odd rows, 2 even columns, 3 odd columns, ``FULL`` all. Returns both perceptions of those grid
+    cells, in x's layout.
     """
 
     @staticmethod

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import sys
 import types
 import typing
@@ -107,7 +109,8 @@ class Augment:
     cut_share: float = 0.0
     """Share of images that the field's edge cuts."""
     stain_mix_sd: float = 0.0
-    stain_strength_sd: float = 0.0
+    stain_strength_min: float = 1.0
+    """Weakest stain, as a share of the one in the image: stray light and pale dyes; drawn log-uniformly up to 1."""
     tint_sd: float = 0.0
     gradient_sd: float = 0.0
     glare: float = 0.0
@@ -130,6 +133,7 @@ class Recipe:
     """Everything that decides a training run besides the data and the seed."""
 
     name: str
+    """Letters, digits, ``-``, ``_`` and ``.``: run and bundle folders are named after it."""
     model: Model
     view: View
     data: Data
@@ -149,7 +153,9 @@ class Recipe:
 
 def shipped_recipes() -> list[str]:
     """Names of the recipes inside the package."""
-    return sorted(entry.name[: -len(".toml")] for entry in (files("nca_train") / "recipes").iterdir() if entry.name.endswith(".toml"))
+    return sorted(
+        entry.name[: -len(".toml")] for entry in (files("nca_train") / "recipes").iterdir() if entry.name.endswith(".toml")
+    )
 
 
 def load_recipe(name_or_path: str) -> Recipe:
@@ -164,13 +170,23 @@ def load_recipe(name_or_path: str) -> Recipe:
     if name_or_path in shipped_recipes():
         text = (files("nca_train") / "recipes" / f"{name_or_path}.toml").read_text("utf-8")
     elif path.is_file():
-        text = path.read_text("utf-8")
+        text = _text(path)
     else:
         raise UsageError(f"no recipe {name_or_path!r}: give a TOML file or one of {', '.join(shipped_recipes())}.")
     try:
-        return parse_recipe(tomllib.loads(text))
+        table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"recipe {name_or_path}: not TOML ({error}).") from error
+    return parse_recipe(table)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"recipe {path}: not TOML, which is UTF-8 ({error}).") from error
+    except OSError as error:
+        raise UsageError(f"recipe {path}: cannot be read ({error.strerror}).") from error
 
 
 def parse_recipe(table: dict[str, Any]) -> Recipe:
@@ -179,14 +195,45 @@ def parse_recipe(table: dict[str, Any]) -> Recipe:
     Raises
     ------
     UsageError
-        Unknown or missing key, wrong type, sizes that make no automaton.
+        Unknown or missing key, wrong type, a value out of range, sizes that make no automaton.
     """
     recipe: Recipe = _build(Recipe, table, "")
+    _check_ranges(recipe)
     try:
         recipe.model.architecture(classes=1)
     except BundleError as error:
         raise UsageError(f"recipe: {error}") from error
     return recipe
+
+
+_POSITIVE = (
+    "view.view_um", "data.um_per_px", "fields.um_per_px", "train.learning_rate", "train.clip", "augment.stain_strength_min",
+)  # fmt: skip
+_AT_LEAST_1 = ("train.epochs", "train.batch")
+_BELOW_1 = ("train.ema", "train.label_smoothing")
+_SHARES = ("augment.swap_share", "augment.cut_share", "augment.stain_strength_min")
+
+
+def _check_ranges(recipe: Recipe) -> None:
+    """Every number besides the sizes of the model, which ``Architecture`` checks, is 0 or more; some are held closer."""
+    if not re.fullmatch(r"[\w-][\w.-]*", recipe.name, re.ASCII):
+        raise UsageError(f"recipe: name must be letters, digits, '-', '_' and '.', not {recipe.name!r}.")
+    for table_name in ("view", "data", "fields", "train", "augment"):
+        table = getattr(recipe, table_name)
+        for key, value in (asdict(table) if table is not None else {}).items():
+            if not isinstance(value, int | float):
+                continue
+            where = f"{table_name}.{key}"
+            rules = [
+                (where in _POSITIVE and value <= 0, "above 0"),
+                (where in _AT_LEAST_1 and value < 1, "at least 1"),
+                (where in _BELOW_1 and not 0 <= value < 1, "at least 0 and below 1"),
+                (where in _SHARES and not 0 <= value <= 1, "at least 0 and at most 1"),
+                (value < 0, "at least 0"),
+            ]
+            for broken, bound in rules:
+                if broken:
+                    raise UsageError(f"recipe: {where} must be {bound}, not {value!r}.")
 
 
 def _build(kind: Any, table: dict[str, Any], where: str) -> Any:
@@ -216,6 +263,8 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     plain = typing.get_origin(hint) or hint
     if plain is float and type(value) is int:
         value = float(value)
+    if plain is float and isinstance(value, float) and not math.isfinite(value):
+        raise UsageError(f"recipe: {where} must be a finite number, not {value!r}.")
     if type(value) is not plain:
         raise UsageError(f"recipe: {where} must be {plain.__name__}, not {value!r}.")
     if plain is list:

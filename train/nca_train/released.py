@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from nca_edge.automaton import PRESETS, Architecture, Weights
 from nca_edge.errors import BundleError
@@ -16,6 +18,12 @@ RELEASED_CLASSES = (
 )  # fmt: skip
 RELEASED_MEAN = (0.82069695, 0.7281261, 0.836143)
 RELEASED_STD = (0.16157213, 0.2490039, 0.09052657)
+
+_NOT_THAT = (
+    AttributeError, BundleError, EOFError, ImportError, LookupError, OSError, RuntimeError, TypeError, ValueError,
+    pickle.UnpicklingError,
+)  # fmt: skip
+"""What torch, pickle and NumPy raise for files of another kind."""
 
 
 def load_released(path: Path) -> tuple[Architecture, Weights]:
@@ -31,11 +39,15 @@ def load_released(path: Path) -> tuple[Architecture, Weights]:
     """
     try:
         state = torch.load(path, weights_only=True, map_location="cpu")
-        arrays = {name: np.asarray(tensor, np.float32) for name, tensor in state.items()}
-        channels, hidden = arrays["p0.weight"].shape[0], arrays["fc0.weight"].shape[0]
-        head, classes = arrays["fc2.weight"].shape[0], arrays["fc3.weight"].shape[0]
-    except (OSError, RuntimeError, KeyError, AttributeError, ValueError, TypeError, EOFError, ImportError) as error:
-        raise BundleError(f"{path}: not a released state dict ({error}); give the .pt file as it was published.") from error
+        return _imported({name: np.asarray(tensor, np.float32) for name, tensor in state.items()})
+    except _NOT_THAT as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise BundleError(f"{path}: not a released state dict ({reason}); give the .pt file as it was published.") from error
+
+
+def _imported(arrays: dict[str, NDArray[np.float32]]) -> tuple[Architecture, Weights]:
+    channels, hidden = arrays["p0.weight"].shape[0], arrays["fc0.weight"].shape[0]
+    head, classes = arrays["fc2.weight"].shape[0], arrays["fc3.weight"].shape[0]
     paper = PRESETS["paper"]
     architecture = Architecture(paper.grid, 1, channels, hidden, paper.steps, paper.pool, paper.update, head, classes)
     w2 = arrays["fc1.weight"].copy()

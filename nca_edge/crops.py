@@ -1,0 +1,212 @@
+"""`nca-edge classify` and `nca-edge evaluate`: images of one white cell each."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from nca_edge import RESEARCH_USE
+from nca_edge.camera import list_images, read_image
+from nca_edge.classifier import Classifier, ModelChoice, load
+from nca_edge.errors import InputError, StorageError, UsageError
+from nca_edge.evaluate import Evaluation, Judged, Vocabulary, score
+from nca_edge.labelled import read_labelled
+from nca_edge.pipeline import CropReading, read_crop
+from nca_edge.records import Explanation
+
+
+def classify(images: list[Path], choice: ModelChoice, um_per_px: float | None, masks: Path | None) -> Iterator[dict[str, Any]]:
+    """Name each image, in the order given; a folder stands for the images in it.
+
+    Yields
+    ------
+    As DESIGN section 5 has it: ``file, label, confidence, ...``; for a file that failed ``file, error``.
+    """
+    listed = [path for given in images for path in (list_images(given) if os.path.isdir(given) else [given])]
+    if masks is not None:
+        _check_masks(listed, masks)
+    classifier = load(choice)
+    if masks is not None:
+        _make_folder(masks)
+    for given in listed:
+        try:
+            reading = read_crop(read_image(given), classifier, um_per_px)
+        except InputError as error:
+            yield {"file": str(given), "error": _reason(given, error)}
+            continue
+        if reading.explanation is None:
+            raise RuntimeError("read_crop explains unless told otherwise")
+        if masks is not None:
+            _write_mask(reading.explanation, _mask_path(masks, given))
+        yield _row(given, reading, reading.explanation)
+
+
+def _reason(path: Path, error: InputError) -> str:
+    """The sentence without the file's name, which stands beside it wherever it is shown."""
+    return str(error).removeprefix(f"{path.name}: ")
+
+
+def _mask_path(masks: Path, image: Path) -> Path:
+    return masks / f"{image.stem}.png"
+
+
+def _check_masks(images: list[Path], masks: Path) -> None:
+    """Refuse masks that would overwrite each other or an image."""
+    if not masks.is_dir() and masks.exists():
+        raise UsageError(f"--masks {masks}: is a file; give a folder.")
+    # without regard to case: on a USB stick A.png and a.png are one file
+    stems = Counter(path.stem.casefold() for path in {os.path.realpath(image): image for image in images}.values())
+    for image in images:
+        if stems[image.stem.casefold()] > 1:
+            raise UsageError(f"--masks: {image.stem!r} is the stem of more than one image; classify them in separate calls.")
+        mask = _mask_path(masks, image)
+        if image.exists() and mask.exists() and mask.samefile(image):
+            raise UsageError(
+                f"--masks {masks}: the mask of {image.name} would overwrite the image itself; choose another folder."
+            )
+
+
+def _make_folder(masks: Path) -> None:
+    try:
+        masks.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"--masks {masks}: cannot be made ({error.strerror}); choose a folder that can be written."
+        ) from error
+
+
+def _write_mask(explanation: Explanation, path: Path) -> None:
+    try:
+        Image.fromarray(explanation.mask).save(path)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written ({error.strerror}); choose another --masks folder.") from error
+
+
+def _row(given: Path, reading: CropReading, explanation: Explanation) -> dict[str, Any]:
+    prediction = reading.prediction
+    return {
+        "file": str(given), "label": prediction.label, "confidence": round(prediction.confidence, 6),
+        "unsure": prediction.unsure,
+        "probabilities": {name: round(p, 6) for name, p in prediction.probabilities.items()},
+        "top_channels": [
+            {"channel": c.channel, "relevance": round(c.relevance, 6), "peak": list(c.peak)} for c in explanation.top_channels
+        ],
+        "um_per_px": round(reading.scale.um_per_px, 6), "scale_source": reading.scale.source,
+    }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateRequest:
+    """What the user asked for."""
+
+    data: Path
+    um_per_px: float | None
+    mapping: dict[str, str | None]
+    """Data label -> class, group, or None to leave it out."""
+    fold: int | None
+    """Only this fold; None: all."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateOutcome:
+    """The result and what was left out of it."""
+
+    model: str
+    backend: str
+    precision: str
+    result: Evaluation
+    failures: tuple[str, ...]
+    """One sentence for each image that could not be read."""
+    skipped: dict[str, int]
+    """Label that means nothing to the model -> images."""
+    scale_sources: dict[str, int]
+    """How the scale of so many crops was known."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dict."""
+        return {
+            "model": self.model, "backend": self.backend, "precision": self.precision, **self.result.to_json(),
+            "failures": list(self.failures), "skipped": self.skipped, "scale_sources": self.scale_sources,
+            "notice": RESEARCH_USE,
+        }  # fmt: skip
+
+
+def evaluate(request: EvaluateRequest, choice: ModelChoice, progress: Callable[[int, int], None]) -> EvaluateOutcome:
+    """Judge a model on labelled crops.
+
+    Raises
+    ------
+    UsageError
+        No such data or fold, or a map that does not fit the model.
+    InputError
+        Not one image could be read.
+    """
+    listed = read_labelled(request.data)
+    if request.fold is not None:
+        listed = [image for image in listed if image.fold == request.fold]
+        if not listed:
+            raise UsageError(f"{request.data}: has no image of fold {request.fold}; leave --fold out or choose another.")
+    classifier = load(choice)
+    manifest = classifier.bundle.manifest
+    vocabulary = Vocabulary(manifest.classes, manifest.groups, request.mapping, (image.label for image in listed))
+    chosen = [image for image in listed if image.label in vocabulary.truth_of]
+    judged: list[Judged] = []
+    failures: list[str] = []
+    sources: Counter[str] = Counter()
+    for done, image in enumerate(chosen, start=1):
+        try:
+            reading = _judge(request.data / image.file, classifier, request.um_per_px)
+        except InputError as error:
+            failures.append(f"{image.file}: {_reason(Path(image.file), error)}")
+        else:
+            p = reading.prediction
+            judged.append(Judged(image.file, vocabulary.truth_of[image.label], *vocabulary.answer(p), p.unsure))
+            sources[reading.scale.source] += 1
+        progress(done, len(chosen))
+    if failures and not judged:
+        raise InputError(f"{request.data}: none of the {len(failures)} images could be read; the first: {failures[0]}")
+    skipped = Counter(image.label for image in listed if image.label in vocabulary.skipped)
+    return EvaluateOutcome(
+        manifest.name,
+        classifier.backend.name,
+        classifier.precision,
+        score(judged),
+        tuple(failures),
+        dict(skipped),
+        dict(sources),
+    )
+
+
+def _judge(path: Path, classifier: Classifier, um_per_px: float | None) -> CropReading:
+    return read_crop(read_image(path), classifier, um_per_px, explain=False)
+
+
+def evaluation_text(outcome: EvaluateOutcome) -> str:
+    """The plain table for people."""
+    r = outcome.result
+    sure = "" if r.accuracy_when_sure is None else f", {r.accuracy_when_sure:.3f} of the answers that are not unsure"
+    lines = [
+        f"{outcome.model} ({outcome.backend} {outcome.precision}), n = {r.n}",
+        f"accuracy {r.accuracy:.3f} ({r.accuracy_low:.3f} - {r.accuracy_high:.3f}), macro-F1 {r.macro_f1:.3f}, "
+        f"calibration error {r.calibration_error:.3f}",
+        f"not unsure: {r.coverage:.3f} of the crops{sure}",
+        "",
+        f"{'':<24}{'n':>6}{'recall':>8}   95 % interval   {'precision':>9}",
+    ]
+    for c in r.classes:
+        precision = "-" if c.precision is None else f"{c.precision:.3f}"
+        lines.append(f"{c.name:<24}{c.n:>6}{c.recall:>8.3f}   {c.low:.3f} - {c.high:.3f}   {precision:>9}")
+    width = max(len(name) for name in r.labels) + 2
+    lines += ["", "confusion (row: label, column: answer)"]
+    lines += [" " * width + "".join(f"{i + 1:>6}" for i in range(len(r.labels)))]
+    lines += [
+        f"{name:<{width}}" + "".join(f"{v:>6}" for v in row) + f"   {i + 1}"
+        for i, (name, row) in enumerate(zip(r.labels, r.confusion, strict=True))
+    ]
+    return "\n".join([*lines, "", RESEARCH_USE])
