@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import platform
 import zipfile
 from collections.abc import Callable
@@ -14,13 +15,13 @@ from numpy.typing import NDArray
 
 import nca_edge
 from nca_edge.automaton import Architecture, Fire, Weights
-from nca_edge.backends import NumpyBackend, OnnxBackend
+from nca_edge.backends import Backend, NumpyBackend, OnnxBackend
 from nca_edge.bundle import Manifest, write_bundle
 from nca_edge.classifier import GOLDEN_TOLERANCE, ModelChoice, from_8bit, load
 from nca_edge.errors import BundleError, StorageError, UsageError
 from nca_edge.evaluate import Judged, score
 from nca_edge.preprocess import normalise
-from nca_edge.records import Image32
+from nca_edge.records import Image8, Image32
 from nca_export.calibration import fit_temperature, probabilities, unsure_threshold
 from nca_export.onnx_graph import build_onnx
 from nca_train.data import ARTEFACT, Cells, load_cells
@@ -87,10 +88,9 @@ def export_run(run_folder: Path, data: Path, out: Path | None, say: Callable[[st
     cells = load_cells(run.recipe, data, run.facts["fold"], run.facts["seed"])
     if list(cells.classes) != list(run.facts["classes"]) or len(cells.views) != run.facts["validation_cells"]:
         raise UsageError(f"{data}: holds other classes or cells than {run_folder} was trained on; give the data of that run.")
-    views = from_8bit(cells.views)
-    logits = OnnxBackend("model.onnx", graph, run.architecture, threads=2)(run.normalised(views)).logits
+    logits = _answers(OnnxBackend("model.onnx", graph, run.architecture, threads=2), run, cells.views)
     golden = _golden_cells(cells)
-    reference = NumpyBackend(run.architecture, run.weights, run.fire)(run.normalised(views[golden])).logits
+    reference = _answers(NumpyBackend(run.architecture, run.weights, run.fire), run, cells.views[golden])
     _check_parity("model.onnx", logits[golden], reference)
     manifest = _manifest(run, cells, calibrate(logits, cells, run.facts["fold"]))
     folder = out or Path("bundles") / run.recipe.name
@@ -125,7 +125,7 @@ def read_run(folder: Path) -> Run:
         raise UsageError(f"{folder}: {FACTS} has no {', '.join(sorted(needed - set(facts)))}; train again.")
     try:
         architecture = Architecture(**facts["architecture"])
-        with np.load(folder / WEIGHTS, allow_pickle=False) as archive:
+        with np.load(io.BytesIO((folder / WEIGHTS).read_bytes()), allow_pickle=False) as archive:
             weights = {name: archive[name] for name in archive.files}
         fire = weights.pop("fire")
     except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
@@ -175,6 +175,12 @@ def _manifest(run: Run, cells: Cells, calibration: Calibration) -> Manifest:
             "nca_edge": nca_edge.__version__,
         },
     )  # fmt: skip
+
+
+def _answers(backend: Backend, run: Run, views: Image8) -> NDArray[np.float32]:
+    """Logits in small batches: the states of a whole fold, which nobody asks for here, would be 7 GB at the paper's sizes."""
+    batches = [views[start : start + 16] for start in range(0, len(views), 16)]
+    return np.concatenate([backend(run.normalised(from_8bit(batch))).logits for batch in batches])
 
 
 def _check_parity(file: str, logits: NDArray[np.float32], reference: NDArray[np.float32]) -> None:

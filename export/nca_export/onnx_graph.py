@@ -10,7 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
 
 from nca_edge.automaton import Architecture, Fire, Weights
 
@@ -27,8 +29,6 @@ class _Graph:
         self.constants: dict[tuple[str, tuple[int, ...], bytes], tuple[str, Any]] = {}
 
     def constant(self, array: NDArray[Any]) -> str:
-        from onnx import numpy_helper
-
         array = np.ascontiguousarray(array)
         key = (array.dtype.str, array.shape, array.tobytes())
         if key not in self.constants:
@@ -37,8 +37,6 @@ class _Graph:
         return self.constants[key][0]
 
     def add(self, kind: str, inputs: list[str], outputs: int = 1, name: str | None = None, **attributes: Any) -> list[str]:
-        from onnx import helper
-
         made = [name] if name else [f"{kind.lower()}_{len(self.nodes)}_{i}" for i in range(outputs)]
         self.nodes.append(helper.make_node(kind, inputs, made, **attributes))
         return made
@@ -49,9 +47,6 @@ class _Graph:
 
 def build_onnx(architecture: Architecture, weights: Weights, fire: Fire) -> bytes:
     """Serialise the whole automaton, checked by ``onnx.checker``."""
-    import onnx
-    from onnx import TensorProto, helper
-
     a = architecture
     g = _Graph()
     x = _seed(g, a)

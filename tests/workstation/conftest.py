@@ -18,3 +18,29 @@ class _NeedsTorch(pytest.Module):
 def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
     """Skip a module before it is imported: its first line may well be ``import torch``."""
     return None if HAS_TORCH else _NeedsTorch.from_parent(parent, path=module_path)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Small arrays gain nothing from a second thread, and the same run must give the same bits."""
+    if HAS_TORCH:
+        import torch
+
+        torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny drawn data set; not to be changed."""
+    from tests.workstation.synthetic import write_data
+
+    return write_data(tmp_path_factory.mktemp("data") / "drawn")
+
+
+@pytest.fixture(scope="session")
+def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run on it; not to be changed."""
+    from nca_train.loop import Job, train
+    from tests.workstation.synthetic import quiet, tiny_recipe
+
+    return train(Job(tiny_recipe(), data, tmp_path_factory.mktemp("runs") / "tiny-1", seed=3), quiet)

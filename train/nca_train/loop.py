@@ -50,6 +50,7 @@ class Job:
     seed: int = 0
     resume: bool = False
     max_minutes: float = math.inf
+    """Training stops after the epoch that passes this; one epoch is always made."""
     threads: int = 0
     """0: torch's own choice."""
 
@@ -86,9 +87,11 @@ def train(job: Job, say: Callable[[str], None]) -> Path:
         trainer.restore(checkpoint)
         say(f"going on after epoch {trainer.epoch}")
     deadline = time.monotonic() + job.max_minutes * 60
-    while trainer.epoch < job.recipe.train.epochs and time.monotonic() < deadline:
+    while trainer.epoch < job.recipe.train.epochs:
         say(trainer.one_epoch())
         trainer.save()
+        if time.monotonic() >= deadline:
+            break
     trainer.publish()  # once more: whoever was stopped between a checkpoint and its derived files gets them now
     return job.out
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from nca_edge.errors import StorageError, UsageError
@@ -68,6 +67,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     UsageError
         It is damaged or something else.
     """
+    import torch  # here alone: the exporter reads runs without it
+
     try:
         state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
         missing = {"model", "averaged", "optimizer", "epoch", "update", "seconds", "history", "recipe"} - set(state)
