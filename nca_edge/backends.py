@@ -60,7 +60,7 @@ class NumpyBackend:
         return Answer(logits, states)
 
     def seed_state(self, image: Image32) -> Image32:
-        """(size, size, 3) -> (grid, grid, channels); with fold 2, colour k of pixel (2r + i, 2c + j) in channel (2i + j) * 3 + k."""
+        """(size, size, 3) -> (grid, grid, channels); fold 2: colour k of pixel (2r + i, 2c + j) in channel (2i + j) * 3 + k."""
         a = self.architecture
         state = np.zeros((a.grid, a.grid, a.channels), np.float32)
         folded = image.reshape(a.grid, a.fold, a.grid, a.fold, 3).transpose(0, 2, 1, 3, 4)

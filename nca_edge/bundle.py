@@ -282,9 +282,13 @@ def _parse_manifest(raw: bytes) -> Manifest:
 
 def _check_values(m: Manifest) -> None:
     number: Callable[[Any], bool] = lambda v: isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v)  # noqa: E731
+    texts: Callable[[Any], bool] = lambda values: all(isinstance(v, str) and v for v in values)  # noqa: E731
     checks = {
-        "classes": len(set(m.classes)) == len(m.classes) == m.architecture.classes
-        and all(isinstance(c, str) for c in m.classes),
+        "name": texts((m.name,)),
+        "classes": texts(m.classes) and len(set(m.classes)) == len(m.classes) == m.architecture.classes,
+        "files": texts([text for f in m.files for text in (f.name, f.sha256)]),
+        "data": all(isinstance(entry, dict) for entry in m.data),
+        "metrics, training or versions": all(isinstance(table, dict) for table in (m.metrics, m.training, m.versions)),
         "groups": all(c in m.classes for members in m.groups.values() for c in members),
         "view_um": number(m.view_um) and m.view_um > 0,
         "mean": len(m.mean) == 3 and all(map(number, m.mean)),

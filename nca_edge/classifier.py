@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,11 +12,11 @@ from nca_edge.backends import Answer, Backend, NumpyBackend, OnnxBackend, resolv
 from nca_edge.bundle import Bundle, find_bundle, load_bundle
 from nca_edge.errors import BundleError, UsageError
 from nca_edge.explain import cell_mask, head_relevance, top_channels
+from nca_edge.profiles import detect_board
 from nca_edge.records import Explanation, Image8, Image32, Prediction, RunFacts
 
 GOLDEN_TOLERANCE = {"fp32": 1e-3, "int8": 0.1}
 """Largest difference from the golden logits, as a share of the largest golden logit."""
-MAX_DEFAULT_THREADS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +28,7 @@ class ModelChoice:
     backend: str = "auto"
     precision: str = "fp32"
     threads: int = 0
-    """0: as many as there are cores, at most ``MAX_DEFAULT_THREADS``."""
+    """0: what this board's profile says."""
 
 
 class Classifier:
@@ -109,7 +108,7 @@ def load(choice: ModelChoice) -> Classifier:
     """
     if choice.threads < 0:
         raise UsageError("--threads must be 1 or more, or 0 for this board's default.")
-    threads = choice.threads or min(os.cpu_count() or 1, MAX_DEFAULT_THREADS)
+    threads = choice.threads or detect_board().default_threads()
     bundle = load_bundle(find_bundle(choice.model))
     name, file = resolve(choice.backend, choice.precision, bundle.file_of())
     backend: Backend

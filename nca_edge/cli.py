@@ -53,7 +53,7 @@ class PrecisionName(str, Enum):
 Model = Annotated[str | None, typer.Option(help="Model bundle: a shipped name or a folder.", metavar="NAME|DIR")]
 Backend = Annotated[BackendName, typer.Option(help="Who computes the model.")]
 Precision = Annotated[PrecisionName, typer.Option(help="Which variant of the model.")]
-Threads = Annotated[int, typer.Option(help="CPU threads; 0: this machine's cores, at most 4.", metavar="N", min=0, max=256)]
+Threads = Annotated[int, typer.Option(help="CPU threads; 0: what this board's profile says.", metavar="N", min=0, max=256)]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output and nothing else.")]
 UmPerPx = Annotated[float | None, typer.Option(help="Scale of the images in um per pixel; without it, estimated.", metavar="X")]
 

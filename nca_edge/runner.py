@@ -69,13 +69,15 @@ def run(request: RunRequest, show: Callable[[Reading, int, int], None], say: Cal
     if request.out is not None and request.session is not None:
         raise UsageError("--out begins a session and --session goes on with one: give one of them.")
     paths = list_images(request.source)  # once: what appears in the folder from now on belongs to the next call
-    with _open(request, say) as (session, classifier):
-        done = session.fields_done()
-        todo = [path for path in paths if field_name(request.source, path) not in done]
-        if len(todo) < len(paths):
-            say(f"{len(paths) - len(todo)} of {len(paths)} fields are in the session already, by name, and are not read again.")
+    with _open(request) as (session, classifier):
         interrupted = False
         try:
+            say(f"session: {session.folder}")
+            done = session.fields_done()
+            todo = [path for path in paths if field_name(request.source, path) not in done]
+            if len(todo) < len(paths):
+                n = len(paths) - len(todo)
+                say(f"{n} of {len(paths)} fields are in the session already, by name, and are not read again.")
             for number, reading in enumerate(_readings(request, session, classifier, todo, say), start=1):
                 if reading.failed:
                     say(f"{reading.field}: {reading.reasons[0]}")
@@ -130,7 +132,7 @@ def _resume_command(request: RunRequest, session: Session) -> str:
 class _open:
     """The session with the classifier it is bound to, closed at the end."""
 
-    def __init__(self, request: RunRequest, say: Callable[[str], None]) -> None:
+    def __init__(self, request: RunRequest) -> None:
         choice, um_per_px = request.choice, request.um_per_px
         if request.session is not None:
             self.session = Session.open(request.session)
@@ -150,7 +152,6 @@ class _open:
             self.classifier = load(choice)
             folder = request.out or _free_folder(request.source)
             self.session = Session.create(folder, self.classifier.facts(um_per_px))
-        say(f"session: {self.session.folder}")
 
     def __enter__(self) -> tuple[Session, Classifier]:
         return self.session, self.classifier

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -78,7 +79,8 @@ def write_pictures(folder: Path, contents: Mapping[str, bytes]) -> None:
 
 def replace_file(path: Path, chunks: Iterable[bytes]) -> None:
     """Replace ``path`` in one step: a reader sees the old file or the new one, never a part."""
-    temporary = _temporary(path)
+    # a name of its own: two runs on one session finish at the same time, and one would rename the other's file away
+    temporary = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     try:
         _write_synced(temporary, chunks)
         os.replace(temporary, path)

@@ -1,4 +1,4 @@
-"""What the runtime tests share: the command line inside this process, its program for a process of its own, a few small images."""
+"""What the runtime tests share: the command line in this process, its program for another one, a few small images."""
 
 from __future__ import annotations
 

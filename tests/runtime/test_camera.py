@@ -240,13 +240,9 @@ def test_a_huge_image_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
     path = bits(tmp_path / "huge.png", 30_000)
     assert path.stat().st_size < 1_000_000
     package = Path(sys.modules["nca_edge"].__path__[0]).parent
-    done = subprocess.run(
-        [sys.executable, "-c", PROBE, str(path)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={**os.environ, "PYTHONPATH": str(package)},
-    )
+    env = {**os.environ, "PYTHONPATH": str(package)}
+    command = [sys.executable, "-c", PROBE, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=env)
     sentence, figures = done.stdout.splitlines()
     grown_mb, seconds = map(float, figures.split())
     assert "too many pixels" in sentence and done.stderr == ""
@@ -289,7 +285,8 @@ def names(source: Path) -> list[str]:
 
 
 def test_images_of_a_folder_in_order(tmp_path: Path) -> None:
-    for name in ("b.png", "a/z.PNG", "a/b/c.jpeg", "B.tif", "a.bmp", "ü\n.webp"):
+    given = ["b.png", "a/z.PNG", "a/b/c.jpeg", "B.tif", "a.bmp", "ü\n.webp"]
+    for name in given:
         write(tmp_path / name)
     (tmp_path / "notes.txt").touch()
     assert names(tmp_path) == sorted(

@@ -165,7 +165,7 @@ def data(tmp_path: Path, cells: tuple[Image8, ...]) -> Path:
 
 
 def outcome_of(data: Path, mapping: dict[str, str | None] | None = None, fold: int | None = None) -> EvaluateOutcome:
-    choice = ModelChoice(backend="numpy", threads=1)
+    choice = ModelChoice(backend="onnx", threads=1)
     return evaluate(EvaluateRequest(data, None, mapping or {}, fold), choice, lambda done, total: None)
 
 
@@ -177,7 +177,7 @@ def test_an_unreadable_image_is_a_failure(data: Path) -> None:
     assert outcome.result.labels[:2] == ("basophil", "neutrophil")
     assert not {"neutrophil_band", "neutrophil_segmented"} & set(outcome.result.labels)
     assert sum(outcome.scale_sources.values()) == 2
-    assert evaluation_text(outcome).startswith(f"{outcome.model} (numpy fp32), n = 2\naccuracy ")
+    assert evaluation_text(outcome).startswith(f"{outcome.model} (onnx fp32), n = 2\naccuracy ")
 
 
 def test_one_fold(data: Path) -> None:
@@ -195,7 +195,7 @@ def test_not_one_image_can_be_read(data: Path) -> None:
 
 def test_the_command(data: Path, call: Callable[..., Any]) -> None:
     (data / "map.json").write_text('{"junk": null, "basophil": "basophil"}')
-    done = call("evaluate", "--data", data, "--map", data / "map.json", "--backend", "numpy", "--json")
+    done = call("evaluate", "--data", data, "--map", data / "map.json", "--backend", "onnx", "--json")
     assert done.code == 1
     told = json.loads(done.out)
     assert set(told) == {
@@ -211,6 +211,6 @@ def test_the_command(data: Path, call: Callable[..., Any]) -> None:
 @pytest.mark.parametrize("text", ["", "[]", '{"a": 1}', '{"a": ["b"]}', '{"a": "martian"}', "[" * 100_000])
 def test_a_map_that_cannot_be_used(data: Path, call: Callable[..., Any], text: str) -> None:
     (data / "map.json").write_text(text)
-    done = call("evaluate", "--data", data, "--map", data / "map.json", "--backend", "numpy")
+    done = call("evaluate", "--data", data, "--map", data / "map.json", "--backend", "onnx")
     assert (done.code, done.out) == (2, "")
     assert done.err.startswith("--map") and done.err.count("\n") == 1
