@@ -24,6 +24,8 @@ class Answer(NamedTuple):
     """(n, classes) float32."""
     state: Image32
     """(n, grid, grid, channels) float32 after the last step."""
+    mask_state: Image32
+    """(n, grid, grid, channels) float32 after the bundle's ``mask_step``; the final state where it names none."""
 
 
 class Backend(Protocol):
@@ -42,22 +44,25 @@ class NumpyBackend:
 
     name = "numpy"
 
-    def __init__(self, architecture: Architecture, weights: Weights, fire: Fire) -> None:
+    def __init__(self, architecture: Architecture, weights: Weights, fire: Fire, mask_step: int | None = None) -> None:
         architecture.check_weights(weights)
         architecture.check_fire(fire)
-        self.architecture, self.weights, self.fire = architecture, weights, fire
+        self.architecture, self.weights, self.fire, self.mask_step = architecture, weights, fire, mask_step
 
     def __call__(self, images: Image32) -> Answer:
         a = self.architecture
         logits = np.empty((len(images), a.classes), np.float32)
         states = np.empty((len(images), a.grid, a.grid, a.channels), np.float32)
+        mask_states = states if self.mask_step is None else np.empty_like(states)
         for n, image in enumerate(images):
             state = self.seed_state(image)
-            for fire in self.fire:
+            for number, fire in enumerate(self.fire, start=1):
                 self.step(state, fire)
+                if number == self.mask_step:
+                    mask_states[n] = state
             logits[n] = self.head(self.pool(state))
             states[n] = state
-        return Answer(logits, states)
+        return Answer(logits, states, mask_states)
 
     def seed_state(self, image: Image32) -> Image32:
         """(size, size, 3) -> (grid, grid, channels); fold 2: colour k of pixel (2r + i, 2c + j) in channel (2i + j) * 3 + k."""
@@ -123,10 +128,11 @@ class OnnxBackend:
 
     name = "onnx"
 
-    def __init__(self, file: str, graph: bytes, architecture: Architecture, threads: int) -> None:
+    def __init__(self, file: str, graph: bytes, architecture: Architecture, threads: int, mask_step: int | None = None) -> None:
         import onnxruntime as ort
 
         self.architecture = architecture
+        self.outputs = ["logits", "state"] if mask_step is None else ["logits", "state", "mask_state"]
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -140,15 +146,19 @@ class OnnxBackend:
             raise BundleError(
                 f"{file}: ONNX Runtime cannot load it ({str(error).splitlines()[0]}); export the bundle again."
             ) from error
+        if missing := set(self.outputs) - {output.name for output in self.session.get_outputs()}:
+            raise BundleError(f"{file}: gives no {', '.join(sorted(missing))}; export the bundle again.")
 
     def __call__(self, images: Image32) -> Answer:
         # one by one: matrix products of another batch size may round differently, and company must not change an answer
         images = np.ascontiguousarray(images, np.float32)
-        answers = [self.session.run(["logits", "state"], {"image": images[n : n + 1]}) for n in range(len(images))]
-        if not answers:
-            a = self.architecture
-            return Answer(np.empty((0, a.classes), np.float32), np.empty((0, a.grid, a.grid, a.channels), np.float32))
-        return Answer(np.concatenate([a[0] for a in answers]), np.concatenate([a[1] for a in answers]))
+        answers = [self.session.run(self.outputs, {"image": images[n : n + 1]}) for n in range(len(images))]
+        a = self.architecture
+        empty = [np.empty((0, a.classes), np.float32), *[np.empty((0, a.grid, a.grid, a.channels), np.float32)] * 2]
+        logits, state, *mask_state = [
+            np.concatenate([empty[i], *(answer[i] for answer in answers)]) for i in range(len(self.outputs))
+        ]
+        return Answer(logits, state, mask_state[0] if mask_state else state)
 
 
 BACKENDS = ("onnx", "numpy")

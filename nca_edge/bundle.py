@@ -294,6 +294,7 @@ def _check_values(m: Manifest) -> None:
         "mean": len(m.mean) == 3 and all(map(number, m.mean)),
         "std": len(m.std) == 3 and all(number(v) and v > 0 for v in m.std),
         "temperature": number(m.temperature) and m.temperature > 0,
+        "mask_step": m.mask_step is None or (type(m.mask_step) is int and 1 <= m.mask_step <= m.architecture.steps),
         "unsure_below": number(m.unsure_below) and 0 <= m.unsure_below <= 1,
     }
     for name, good in checks.items():

@@ -253,10 +253,13 @@ def export(
         Path, typer.Option(help="The data it was trained on: golden cells and calibration come from its fold.", metavar="DIR")
     ],
     out: Annotated[Path | None, typer.Option(help="Bundle folder; default ./bundles/NAME.", metavar="DIR")] = None,
+    mask_step: Annotated[
+        int | None, typer.Option(help="Step whose state gives the masks; default the last.", metavar="N")
+    ] = None,
 ) -> None:
     """Export a training run to a model bundle (needs the export extra)."""
     exporter = _stand("nca_export.bundle", "export", "exporting")
-    typer.echo(exporter.export_run(run_folder, data, out, say))
+    typer.echo(exporter.export_run(run_folder, data, out, say, mask_step))
 
 
 def main() -> None:

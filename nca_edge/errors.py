@@ -1,11 +1,11 @@
 """The error tree. Every message is one sentence that says what to do next.
 
-    NcaEdgeError            exit 1: something failed, the rest was done
-    |- InputError           a file, field or crop that cannot be used
-    |- StorageError         the session's place cannot be read or written
-    |- UsageError           exit 2: the command was called in a way that cannot work
-    |  `- MissingExtraError exit 2: an optional part of the installation is needed
-    `- BundleError          exit 3: a model that cannot be trusted
+NcaEdgeError            exit 1: something failed, the rest was done
+|- InputError           a file, field or crop that cannot be used
+|- StorageError         the session's place cannot be read or written
+|- UsageError           exit 2: the command was called in a way that cannot work
+|  `- MissingExtraError exit 2: an optional part of the installation is needed
+`- BundleError          exit 3: a model that cannot be trusted
 """
 
 

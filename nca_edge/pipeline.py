@@ -133,7 +133,7 @@ def _read_cells(
     for n, detection in enumerate(found):
         crop = window(corrected, centers[n], classifier.view_um / scale.um_per_px)
         prediction = classifier.predict(answer.logits[n])
-        explanation = classifier.explain(answer.state[n], crop, prediction.label)
+        explanation = classifier.explain(answer.state[n], answer.mask_state[n], crop, prediction.label)
         counted = prediction.label != ARTEFACT and not detection.border
         crop8 = np.round(crop * 255).astype(np.uint8)
         yield CellReading(before + n + 1, detection, prediction, explanation, counted, crop8)
@@ -204,7 +204,7 @@ def read_crop(rgb: Image8, classifier: Classifier, um_per_px: float | None = Non
     if not explain:
         return CropReading(prediction, None, scale)
     crop = window(corrected, center, classifier.view_um / scale.um_per_px)
-    explanation = classifier.explain(answer.state[0], crop, prediction.label)
+    explanation = classifier.explain(answer.state[0], answer.mask_state[0], crop, prediction.label)
     return CropReading(prediction, _on_image(explanation, corrected, center), scale)
 
 

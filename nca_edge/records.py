@@ -47,9 +47,9 @@ class RedCells:
     """What the red cells of one field tell about its stain and scale."""
 
     n: int
-    """How many whole, single red cells were measured."""
+    """How many red cells were measured, of a large field in its middle only; arcs of cells in clumps count too."""
     diameter_px: float
-    """Their median diameter, px of the field; 0 where none was measured."""
+    """Geometric mean of the diameters their outlines vote for, px of the field; 0 where none was measured."""
     absorbance: tuple[float, float, float]
     """Median absorbance of red-cell pixels in R, G, B (natural logarithm), background = 0."""
     spread: tuple[float, float, float]

@@ -6,7 +6,7 @@ import io
 import platform
 import zipfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,12 +66,15 @@ class Calibration:
     metrics: dict[str, Any]
 
 
-def export_run(run_folder: Path, data: Path, out: Path | None, say: Callable[[str], None]) -> Path:
+def export_run(
+    run_folder: Path, data: Path, out: Path | None, say: Callable[[str], None], mask_step: int | None = None
+) -> Path:
     """Write and verify a bundle from a run folder.
 
     Parameters
     ----------
     data : the data of the run; its validation fold calibrates and measures the model
+    mask_step : the step whose state gives the masks; None: the last
 
     Raises
     ------
@@ -83,7 +86,9 @@ def export_run(run_folder: Path, data: Path, out: Path | None, say: Callable[[st
     run = read_run(run_folder)
     if not run.facts["finished"]:
         say(f"{run_folder}: stopped after epoch {run.facts['epochs_done']}; what it learnt so far is exported")
-    graph = build_onnx(run.architecture, run.weights, run.fire)
+    if mask_step is not None and not 1 <= mask_step <= run.architecture.steps:
+        raise UsageError(f"--mask-step {mask_step}: this automaton has steps 1 to {run.architecture.steps}.")
+    graph = build_onnx(run.architecture, run.weights, run.fire, mask_step)
     say("reading the validation cells")
     cells = load_cells(run.recipe, data, run.facts["fold"], run.facts["seed"])
     if list(cells.classes) != list(run.facts["classes"]) or len(cells.views) != run.facts["validation_cells"]:
@@ -92,7 +97,7 @@ def export_run(run_folder: Path, data: Path, out: Path | None, say: Callable[[st
     golden = _golden_cells(cells)
     reference = _answers(NumpyBackend(run.architecture, run.weights, run.fire), run, cells.views[golden])
     _check_parity("model.onnx", logits[golden], reference)
-    manifest = _manifest(run, cells, calibrate(logits, cells, run.facts["fold"]))
+    manifest = replace(_manifest(run, cells, calibrate(logits, cells, run.facts["fold"])), mask_step=mask_step)
     folder = out or Path("bundles") / run.recipe.name
     try:
         write_bundle(folder, manifest, run.weights, run.fire, (cells.views[golden], reference), {"model.onnx": graph})

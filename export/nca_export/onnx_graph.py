@@ -45,23 +45,26 @@ class _Graph:
         return self.add(kind, inputs, name=name, **attributes)[0]
 
 
-def build_onnx(architecture: Architecture, weights: Weights, fire: Fire) -> bytes:
+def build_onnx(architecture: Architecture, weights: Weights, fire: Fire, mask_step: int | None = None) -> bytes:
     """Serialise the whole automaton, checked by ``onnx.checker``."""
     a = architecture
     g = _Graph()
     x = _seed(g, a)
-    for step in fire:
+    for number, step in enumerate(fire, start=1):
         x = _half_step(g, a, weights, x, int(step)) if np.ndim(step) == 0 else _masked_step(g, weights, x, step)
+        if number == mask_step:
+            g.one("Transpose", [x], name="mask_state", perm=[0, 2, 3, 1])
     g.one("Transpose", [x], name="state", perm=[0, 2, 3, 1])
     pooled = g.one("Flatten", [g.one("GlobalMaxPool" if a.pool == "max" else "GlobalAveragePool", [x])])
     head = g.one("Relu", [_gemm(g, pooled, weights["head1"], weights["head1_bias"])])
     _gemm(g, head, weights["head2"], weights["head2_bias"], name="logits")
+    states = ["state"] if mask_step is None else ["state", "mask_state"]
     graph = helper.make_graph(
         g.nodes, "nca",
         [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", a.size, a.size, 3])],
         [
             helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", a.classes]),
-            helper.make_tensor_value_info("state", TensorProto.FLOAT, ["n", a.grid, a.grid, a.channels]),
+            *(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", a.grid, a.grid, a.channels]) for name in states),
         ],
         [tensor for _, tensor in g.constants.values()],
     )  # fmt: skip

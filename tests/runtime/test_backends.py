@@ -54,7 +54,7 @@ def test_one_step_by_hand() -> None:
     image[0, :, :, 0] = [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
     fire = np.zeros((1, 3, 3), np.uint8)
     fire[0, 1, 1] = fire[0, 0, 0] = 1
-    logits, state = NumpyBackend(a, w, fire)(image)
+    logits, state, _ = NumpyBackend(a, w, fire)(image)
     # centre: 1 + ... + 9 = 45; corner, reflected: rows 2,1,2 and columns 2,1,2 of the image: 5+4+5 + 2+1+2 + 5+4+5 = 33
     assert state[0, 1, 1, 3] == 90 and state[0, 0, 0, 3] == 66 and state[0, 2, 2, 3] == 0
     assert np.array_equal(state[0, :, :, :3], image[0])
@@ -72,7 +72,7 @@ def test_reference_equals_the_formulas_written_out(seed: int, update: str, pool:
     a = Architecture(4, fold, 3 * fold**2 + 2, 5, 5, pool, update, 4, 3)
     weights, fire = random_weights(a, seed), draw_fire(a, seed)
     image = np.random.default_rng(seed).standard_normal((1, a.size, a.size, 3)).astype(np.float32)
-    logits, state = NumpyBackend(a, weights, fire)(image)
+    logits, state, _ = NumpyBackend(a, weights, fire)(image)
     expected_logits, expected_state = slow_answer(a, weights, image[0], fire)
     scale = max(1.0, float(np.abs(expected_state).max()))
     assert np.abs(state[0] - expected_state).max() < 1e-5 * scale
@@ -89,9 +89,19 @@ def test_company_and_order_change_nothing() -> None:
     assert np.array_equal(backend(images[::-1]).state[::-1], together.state)
 
 
+def test_the_mask_state_is_the_state_after_that_step() -> None:
+    a = Architecture(6, 1, 8, 4, 5, "max", "half-lattice", 4, 3)
+    weights, fire = random_weights(a, 2), draw_fire(a, 2)
+    images = np.random.default_rng(1).standard_normal((2, 6, 6, 3)).astype(np.float32)
+    early = NumpyBackend(Architecture(6, 1, 8, 4, 3, "max", "half-lattice", 4, 3), weights, fire[:3])(images)
+    whole = NumpyBackend(a, weights, fire, mask_step=3)(images)
+    assert np.array_equal(whole.mask_state, early.state) and not np.array_equal(whole.mask_state, whole.state)
+    assert np.array_equal(NumpyBackend(a, weights, fire)(images).mask_state, whole.state)
+
+
 def test_no_cells_no_answers() -> None:
     a = Architecture(4, 1, 5, 2, 2, "max", "half-lattice", 2, 3)
-    logits, state = NumpyBackend(a, random_weights(a, 0), draw_fire(a, 0))(np.empty((0, 4, 4, 3), np.float32))
+    logits, state, _ = NumpyBackend(a, random_weights(a, 0), draw_fire(a, 0))(np.empty((0, 4, 4, 3), np.float32))
     assert logits.shape == (0, 3) and state.shape == (0, 4, 4, 5)
 
 

@@ -110,8 +110,8 @@ def test_a_graph_that_disagrees_is_not_written(run: Path, data: Path, tmp_path: 
 
     honest = exporter.build_onnx
 
-    def wrong(architecture: Any, weights: Any, fire: Any) -> bytes:
-        return honest(architecture, {**weights, "head2_bias": weights["head2_bias"] + 1}, fire)
+    def wrong(architecture: Any, weights: Any, fire: Any, mask_step: Any) -> bytes:
+        return honest(architecture, {**weights, "head2_bias": weights["head2_bias"] + 1}, fire, mask_step)
 
     monkeypatch.setattr(exporter, "build_onnx", wrong)
     with pytest.raises(BundleError, match="nothing was written"):

@@ -13,6 +13,7 @@ import pytest
 from nca_edge.automaton import PRESETS, Architecture, Weights, draw_fire
 from nca_edge.backends import NumpyBackend, OnnxBackend
 from nca_edge.bundle import shipped_models
+from nca_edge.errors import BundleError
 from nca_export.onnx_graph import build_onnx
 from tests.benchmarks import parity
 
@@ -57,6 +58,19 @@ def test_graph_equals_numpy(a: Architecture, n: int) -> None:
     assert np.abs(state - expected.state).max() <= 1e-5
     answer = OnnxBackend("model.onnx", exported(a), a, threads=1)(images)
     assert np.abs(answer.logits - logits).max() <= 1e-5 and answer.state.shape == state.shape
+
+
+@pytest.mark.parametrize("a", SMALL[:4], ids=name_of)
+def test_graph_gives_the_mask_state(a: Architecture) -> None:
+    images, fire = random_images(a, 3), draw_fire(a, 2)
+    graph = build_onnx(a, random_weights(a), fire, mask_step=2)
+    expected = NumpyBackend(a, random_weights(a), fire, mask_step=2)(images)
+    answer = OnnxBackend("model.onnx", graph, a, threads=1, mask_step=2)(images)
+    assert np.abs(answer.mask_state - expected.mask_state).max() <= 1e-5
+    assert np.abs(answer.state - expected.state).max() <= 1e-5
+    assert OnnxBackend("model.onnx", graph, a, threads=1, mask_step=2)(images[:0]).mask_state.shape[0] == 0
+    with pytest.raises(BundleError, match="mask_state"):
+        OnnxBackend("model.onnx", exported(a), a, threads=1, mask_step=2)
 
 
 def test_interface() -> None:
