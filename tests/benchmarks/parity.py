@@ -6,6 +6,7 @@ python tests/benchmarks/parity.py --data ../shared/data/acevedo20 [--model NAME|
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -74,11 +75,14 @@ def main() -> None:
     parser.add_argument("--model", help="name of a shipped bundle or a folder")
     parser.add_argument("--backend", default="onnx")
     parser.add_argument("--cells", type=int, default=64)
+    parser.add_argument("--json", type=Path, help="write the figures here")
     given = parser.parse_args()
     p = compare(given.data, given.cells, given.um_per_px, given.model, given.backend)
     print(f"{given.backend} against numpy, {p.cells} cells x {p.classes} classes")
     print(f"logits differ by at most {p.worst:.2g} = {p.relative:.2g} of their scale {p.scale:.3g} (bound 1e-3)")
     print(f"states differ by at most {p.state:.2g}; {p.answers_changed} answers changed")
+    if given.json:
+        given.json.write_text(json.dumps({**p._asdict(), "relative": p.relative}, indent=1) + "\n", encoding="utf-8")
     raise SystemExit(p.relative > 1e-3)
 
 

@@ -3,6 +3,7 @@
 import re
 import shlex
 import shutil
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
@@ -44,3 +45,12 @@ def test_every_command_is_documented_and_has_help() -> None:
     for command in app.registered_commands:
         assert command.callback and command.callback.__doc__
         assert f"nca-edge {command.callback.__name__}" in pages, f"{command.callback.__name__} is in no README"
+
+
+def test_the_figures_are_those_of_the_results_files() -> None:
+    spec = spec_from_file_location("figures", ROOT / "tests" / "benchmarks" / "figures.py")
+    assert spec and spec.loader
+    figures = module_from_spec(spec)
+    spec.loader.exec_module(figures)
+    written = figures.BLOCK.search((ROOT / "README.md").read_text("utf-8"))
+    assert written and written[0].splitlines()[1:-1] == figures.table().splitlines()

@@ -1,0 +1,94 @@
+"""Write README's table of figures from the files that the other programs wrote; a test checks that README still says the same.
+
+Usage: python tests/benchmarks/figures.py        (rewrites the block between the figures marks in README.md)
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "tests" / "benchmarks" / "results"
+BLOCK = re.compile(r"(<!-- figures -->\n).*?(<!-- end of figures -->)", re.DOTALL)
+
+
+def read(name: str) -> Any:
+    """One results file."""
+    return json.loads((RESULTS / name).read_text("utf-8"))
+
+
+def percent(value: float, interval: list[float]) -> str:
+    """A share with its 95 % interval."""
+    return f"{100 * value:.1f} % ({100 * interval[0]:.1f} - {100 * interval[1]:.1f})"
+
+
+Row = tuple[str, str, str, str]
+
+
+def naming_rows() -> list[Row]:
+    """How well cells are named, at home and in fields of another clinic."""
+    home, away = read("validation.json"), read("naming.json")
+    cells, file = f"{home['n']} cells", "validation.json"
+    accuracy = percent(home["accuracy"], [home["accuracy_low"], home["accuracy_high"]])
+    sure = f"{100 * home['coverage']:.1f} %, {100 * home['accuracy_when_sure']:.1f} %"
+    right = percent(away["right"] / away["found"], away["right_interval"])
+    return [
+        ("ten classes right, Acevedo-20 fold 3, an artefact answer is an error", accuracy, cells, file),
+        (
+            "macro-F1 / expected calibration error there",
+            f"{home['macro_f1']:.3f} / {home['calibration_error']:.3f}",
+            cells,
+            file,
+        ),
+        ("answers that are not unsure there, and how many of these are right", sure, cells, file),
+        ("five groups right in fields of another clinic (chula)", right, f"{away['found']} cells", "naming.json"),
+    ]
+
+
+def detection_rows() -> list[Row]:
+    """How well cells are found."""
+    rows = []
+    for found in read("detection.json"):
+        name, file = found["set"], "detection.json"
+        recall = percent(found["recall"], found["recall_interval"])
+        precision = percent(found["precision"], found["precision_interval"])
+        rows.append((f"white cells found, {name}", recall, f"{found['true']} boxes", file))
+        rows.append((f"finds that are boxed white cells, {name}", precision, f"{found['found']} finds", file))
+        if found["median_scale_error"] is not None:
+            error = f"{100 * found['median_scale_error']:.1f} %"
+            rows.append((f"scale from the red cells, median error, {name}", error, f"{found['fields']} fields", file))
+    return rows
+
+
+def machine_rows() -> list[Row]:
+    """What it costs, and that the backends agree."""
+    parity, size = read("parity.json"), read("install_size.json")
+    what = "ONNX Runtime against NumPy, largest difference of a logit / largest logit"
+    rows = [(what, f"{parity['relative']:.1g}", f"{parity['cells']} cells", "parity.json")]
+    for m in read("startup.json")["measures"]:
+        runs = "1 run" if m["repeats"] == 1 else f"{m['repeats']} runs"
+        rows.append((f"{m['name']}, 2-core x86-64", f"{m['value']:.2f} {m['unit']}", runs, "startup.json"))
+    total = f"{size['total_mb']:.0f} MB"
+    rows.append(("bare installation, all that it brings", total, f"Python {size['python']}", "install_size.json"))
+    return rows
+
+
+def table() -> str:
+    """Markdown of the whole block."""
+    rows = [*naming_rows(), *detection_rows(), *machine_rows()]
+    lines = ["| what | figure (95 % interval) | n | file |", "|---|---|---|---|"]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)]) + "\n"
+
+
+def main() -> None:
+    """Rewrite README's block."""
+    page = ROOT / "README.md"
+    text = page.read_text("utf-8")
+    page.write_text(BLOCK.sub(lambda m: m[1] + table() + m[2], text), "utf-8")
+
+
+if __name__ == "__main__":
+    main()
