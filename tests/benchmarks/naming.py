@@ -76,7 +76,7 @@ def main() -> None:
     r = measure(given.data, given.every)
     found, low, high = max(r["found"], 1), *r["right_interval"]
     print(
-        f"{r['set']}: {r['fields']} fields, {r['found']} of {r['true']} true cells found, {r['artefact']} of them called artefact"
+        f"{r['set']}: {r['fields']} fields, {r['found']} of {r['true']} true cells found, {r['artefact']} of them as artefact"
     )
     print(f"group right: {r['right'] / found:.3f} ({low:.3f} - {high:.3f}); sure {r['sure']}, of these right {r['sure_right']}")
     print(f"finds without a box: {r.get('false_cell', 0)} named as cells, {r.get('false_artefact', 0)} called artefact")

@@ -17,6 +17,8 @@ from PIL import Image
 from nca_edge.records import Image8
 from nca_edge.samples import sample_fields
 
+sys.path.insert(0, str(Path(__file__).parent))  # the drawings in fields.py, also where the wheel alone is tested
+
 CELLS = (
     ("bccd-BloodImage_00209.jpg", (300, 230, 466, 393)),
     ("bccd-BloodImage_00099.jpg", (224, 230, 375, 344)),

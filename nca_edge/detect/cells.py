@@ -1,0 +1,148 @@
+"""From contrast to cells: lobes of nuclei, the body around each, and which lobes are one cell."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nca_edge.detect.contrast import Maps, seed_level
+from nca_edge.detect.shapes import Labels, Mask, filled, opened
+from nca_edge.records import Image32
+
+NUCLEUS_UM2 = (18.0, 330.0)
+"""Area of the nucleus, um2: below are platelets and dirt, above smears and clumps."""
+
+LOBE_UM2 = 3.0
+"""Smaller dark specks are granules, not lobes of a nucleus."""
+
+CELL_SPAN_UM = 21.0
+"""Lobes are not joined into a cell longer than this."""
+
+ROUND = 0.62
+"""Breadth over length that a cell has at least: two equal discs side by side have 0.5."""
+
+SAMPLE = 50_000
+"""Pixels that give a median of a whole field; millions would cost more time than all else."""
+
+CYTOPLASM_UM = 4.5
+"""How far the cell reaches beyond its nucleus at most."""
+
+
+def nucleus_lobes(contrast: Image32, px_per_um: float) -> tuple[Labels, int]:
+    """Dark pieces, touching nuclei split: (height, width) int32 labels 1..n, and n."""
+    from scipy import ndimage
+
+    labels, count = ndimage.label(filled(opened(contrast > seed_level(contrast), 0.5 * px_per_um)))
+    area = np.bincount(labels.ravel(), minlength=count + 1)
+    kept = area >= LOBE_UM2 * px_per_um**2
+    kept[0] = False
+    return _split((np.cumsum(kept) * kept)[labels].astype(np.int32), int(kept.sum()), px_per_um)
+
+
+def is_nucleus(part: Mask, px_per_um: float) -> bool:
+    """Size and shape of one candidate: neither platelet nor scratch nor smear."""
+    from scipy import ndimage
+
+    if not NUCLEUS_UM2[0] <= part.sum() / px_per_um**2 <= NUCLEUS_UM2[1]:
+        return False
+    return bool(ndimage.distance_transform_edt(np.pad(part, 1)).max() >= 1.2 * px_per_um)
+
+
+def _split(lobes: Labels, count: int, px_per_um: float) -> tuple[Labels, int]:
+    """Cut components that are two nuclei with a neck: both 5.6 um thick or more and 6.5 um apart, neck under 0.7 of the
+    thicker."""
+    from scipy import ndimage
+
+    out = lobes.astype(np.int32)
+    last = count
+    for index, slices in enumerate(ndimage.find_objects(lobes), start=1):
+        part = lobes[slices] == index
+        depth = ndimage.distance_transform_edt(np.pad(part, 1))[1:-1, 1:-1]
+        cores, n = ndimage.label(depth > 0.7 * depth.max())
+        if n < 2:
+            continue
+        thick = [i for i in range(1, n + 1) if depth[cores == i].max() >= 2.8 * px_per_um]
+        centers = np.array(ndimage.center_of_mass(depth, cores, thick)).reshape(-1, 2)
+        if len(thick) < 2 or np.hypot(*(centers[0] - centers[1:]).T).min() < 6.5 * px_per_um:
+            continue
+        nearest = ndimage.distance_transform_edt(~np.isin(cores, thick), return_distances=False, return_indices=True)
+        owner = cores[tuple(nearest)]
+        for i in thick[1:]:
+            last += 1
+            out[slices][part & (owner == i)] = last
+    return out, last
+
+
+def cell_bodies(maps: Maps, lobes: Labels, px_per_um: float) -> Labels:
+    """Each lobe with the cytoplasm nearest to it: (height, width) int32, labels as ``lobes``.
+
+    Cytoplasm is stained in a colour that is neither the background's nor the red cells' (beyond the spread of both in this
+    field).
+    """
+    from scipy import ndimage
+
+    out = np.zeros_like(lobes)
+    reach = int(np.ceil(CYTOPLASM_UM * px_per_um)) + 1
+    near = ndimage.maximum_filter(lobes > 0, 2 * reach + 1)
+    rest = maps.hue[~near]
+    if rest.size < 100:
+        rest = maps.hue.ravel()
+    rest = rest[:: 1 + rest.size // SAMPLE]
+    middle = float(np.median(rest))
+    level = middle + 3.0 * 1.4826 * float(np.median(np.abs(rest - middle))) + 0.01
+    regions, _ = ndimage.label(near)
+    for region, slices in enumerate(ndimage.find_objects(regions), start=1):
+        body = _body(maps.hue[slices] > level, lobes[slices], px_per_um)
+        own = regions[slices] == region
+        out[slices][own] = body[own]
+    return out
+
+
+def _body(tinged: Mask, lobes: Labels, px_per_um: float) -> Labels:
+    """The same in the surroundings of some lobes: (height, width) int32; ``tinged``: stained unlike red cells."""
+    from scipy import ndimage
+
+    far, nearest = ndimage.distance_transform_edt(lobes == 0, return_indices=True)
+    stained = tinged & (far <= CYTOPLASM_UM * px_per_um) | (lobes > 0)
+    cell = opened(stained, 0.75 * px_per_um) | (far <= 0.4 * px_per_um)
+    parts, count = ndimage.label(cell)
+    hit = np.zeros(count + 1, np.bool_)
+    hit[np.unique(parts[lobes > 0])] = True
+    return np.where(filled(hit[parts] & cell), lobes[tuple(nearest)], 0)
+
+
+def joined_lobes(lobes: Labels, bodies: Labels, count: int, px_per_um: float) -> Labels:
+    """Which lobes make one cell: (count + 1,) int32, the label of the cell of each lobe.
+
+    Lobes whose bodies touch are joined, widest contact first, as long as the whole is no longer than a cell and about as
+    round. Joining by the
+    gap between lobes alone (2 um) left one bccd cell in eight in two pieces.
+    """
+    from scipy import ndimage
+
+    owner = np.arange(count + 1, dtype=np.int32)
+    extent = {i: _widths(bodies, i, slices) for i, slices in enumerate(ndimage.find_objects(bodies), start=1) if slices}
+    contact: dict[tuple[int, int], int] = {}
+    for first, second in ((bodies[1:], bodies[:-1]), (bodies[:, 1:], bodies[:, :-1])):
+        meet = (first != second) & (first > 0) & (second > 0)
+        for a, b in zip(first[meet].tolist(), second[meet].tolist(), strict=True):
+            pair = (min(a, b), max(a, b))
+            contact[pair] = contact.get(pair, 0) + 1
+    for (a, b), _ in sorted(contact.items(), key=lambda item: (-item[1], item[0])):
+        one, two = int(owner[a]), int(owner[b])
+        if one == two:
+            continue
+        low, high = np.minimum(extent[one][0], extent[two][0]), np.maximum(extent[one][1], extent[two][1])
+        width = high - low
+        if width.max() <= CELL_SPAN_UM * px_per_um and width.min() >= ROUND * width.max():
+            owner[owner == two] = one
+            extent[one] = low, high
+    return owner
+
+
+def _widths(labels: Labels, index: int, slices: tuple[slice, ...]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Extent of one label along 12 directions: lowest and highest projection, (12,) float64 each, px."""
+    y, x = np.nonzero(labels[slices] == index)
+    angle = np.arange(12) * np.pi / 12
+    along = np.multiply.outer(np.cos(angle), x + slices[1].start) + np.multiply.outer(np.sin(angle), y + slices[0].start)
+    return along.min(axis=1), along.max(axis=1)

@@ -1,0 +1,90 @@
+"""Red cells of a whole field: its scale, and the colour that white cells are compared with."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nca_edge.records import Image32, RedCells, Scale
+from nca_edge.scale.voting import VOTE_BIAS, WORK_SIDE, cover, foreground, modal, pale, stain_planes, vote
+
+RED_CELL_UM = 7.5
+"""Diameter of a human red cell on a dried smear, um."""
+
+FINE_PX = 14.0
+"""Red cells of fewer reduced px across are looked at again with less reduction, in the middle of the field: the rounding of
+votes makes small circles smaller, and under 6 px none is seen."""
+
+MIN_SHARE = 0.1
+"""Share of what is stained that the red cells found must cover. Below it (clumps, rouleaux) the diameter was off by up to a
+half on bccd fields."""
+
+MIN_CELLS = 4
+"""Fewer cells than this say nothing about the scale of a field."""
+
+
+def red_cells(corrected: Image32) -> RedCells:
+    """Size and colour of the red cells of one field.
+
+    Each point of the outline of what is stained votes, for each radius, for the centre that lies this far inwards (Duda & Hart
+    1972, with the gradient's direction). Arcs suffice, so cells in clumps and cells cut by the edge have their say. Tried
+    first: equivalent diameter of the whole single components, which bccd fields mostly do not have (median 1 of them a
+    field, median error 19 %, one field in four off by two thirds or more); the votes have 12 % against the annotated boxes,
+    4 % once a
+    common offset is taken out.
+
+    Parameters
+    ----------
+    corrected : (height, width, 3) float32, background = 1.0
+
+    Returns
+    -------
+    RedCells
+        ``n = 0`` and ``diameter_px = 0`` where no cell was found; the absorbance is then that of all that is stained.
+    """
+    shrink = min(1.0, WORK_SIDE / max(corrected.shape[:2]))
+    whole, best_share = _look(corrected, shrink)
+    best = whole
+    while shrink < 1.0:
+        poor = best_share < MIN_SHARE or best.diameter_px * shrink < FINE_PX
+        shrink = min(1.0, 2.0 * shrink)
+        closer, share = _look(_middle(corrected, shrink), shrink)
+        if not poor and 0.8 * best.diameter_px < closer.diameter_px < 1.25 * best.diameter_px:
+            break  # both reductions say the same
+        # More cells in a quarter of the field than in all of it: what was seen first were clumps.
+        if share >= MIN_SHARE and (poor or closer.n > 2 * best.n):
+            best, best_share = closer, share
+    # The colour is always that of the whole field: five cells in the middle of a crowded one had another, and half of that
+    # field was found to be white cells.
+    diameter = best.diameter_px if best_share >= MIN_SHARE else 0.0
+    return RedCells(best.n, diameter, whole.absorbance, whole.spread)
+
+
+def _middle(corrected: Image32, shrink: float) -> Image32:
+    """As much of the middle of a field as fits into ``WORK_SIDE`` at this reduction."""
+    height, width = corrected.shape[:2]
+    half = round(0.5 * WORK_SIDE / shrink)
+    y, x = height // 2, width // 2
+    return corrected[max(0, y - half) : y + half, max(0, x - half) : x + half]
+
+
+def _look(corrected: Image32, shrink: float) -> tuple[RedCells, float]:
+    """Red cells as seen at one reduction, and the share of what is stained that they cover."""
+    total, planes = stain_planes(corrected, shrink)
+    mask = foreground(total)
+    if not mask.any():
+        return RedCells(0, 0.0, (0.0, 0.0, 0.0), (0.0, 0.0, 0.0)), 0.0
+    discs = modal(pale(vote(total, mask), total))
+    covered = cover(discs, mask)
+    pixels = [plane[covered if covered.any() else mask] for plane in planes]
+    middle = [float(np.median(p)) for p in pixels]
+    spread = [float(np.median(np.abs(p - m))) for p, m in zip(pixels, middle, strict=True)]
+    diameter = 2.0 * VOTE_BIAS * float(np.exp(np.log(discs[:, 2]).mean())) / shrink if len(discs) else 0.0
+    red = RedCells(len(discs), diameter, (middle[0], middle[1], middle[2]), (spread[0], spread[1], spread[2]))
+    return red, float(covered.sum() / mask.sum())
+
+
+def field_scale(red: RedCells) -> Scale | None:
+    """Scale of a field from its red cells, or None where too few were found."""
+    if red.n < MIN_CELLS or red.diameter_px <= 0.0:
+        return None
+    return Scale(RED_CELL_UM / red.diameter_px, "red_cells")

@@ -1,0 +1,59 @@
+"""The quality gate: what passes, and the reason given for what does not."""
+
+from __future__ import annotations
+
+import fields
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from nca_edge.preprocess import correct, field_background
+from nca_edge.quality import assess
+
+
+def test_a_sharp_field_passes() -> None:
+    rgb = fields.photograph(fields.smear(), vignette=0.3)
+    quality = assess(rgb)
+    assert (quality.accepted, quality.reasons) == (True, ())
+    given = assess(rgb, correct(rgb, field_background(rgb)))
+    assert given.accepted
+    assert given.focus == pytest.approx(quality.focus, abs=0.02)
+
+
+@pytest.mark.parametrize("um", [3.0, 14.0])
+def test_magnification_and_noise_do_not_matter(um: float) -> None:
+    rgb = fields.photograph(fields.smear(um, cells=((100, 90),)))
+    noise = np.random.default_rng(3).normal(0.0, 4.0, rgb.shape)
+    blurred = ndimage.gaussian_filter(rgb, (3 * um, 3 * um, 0))
+    assert assess(rgb).accepted
+    assert assess(np.clip(rgb + noise, 0, 255).astype(np.uint8)).accepted
+    assert not assess(blurred).accepted
+    assert not assess(np.clip(blurred + noise, 0, 255).astype(np.uint8)).accepted
+
+
+def test_blur_is_rejected_and_lowers_focus() -> None:
+    rgb = fields.photograph(fields.smear())
+    quality = assess(ndimage.gaussian_filter(rgb, (24, 24, 0)))
+    assert quality.reasons == ("out of focus: turn the fine focus",)
+    assert quality.focus < assess(ndimage.gaussian_filter(rgb, (3, 3, 0))).focus < assess(rgb).focus
+
+
+@pytest.mark.parametrize(
+    ("level", "word"),
+    [(0, "under-exposed"), (20, "under-exposed"), (128, "no cells"), (220, "no cells"), (255, "over-exposed")],
+)
+def test_uniform(level: int, word: str) -> None:
+    quality = assess(np.full((200, 300, 3), level, np.uint8))
+    assert not quality.accepted
+    assert quality.reasons[0].startswith(word)
+
+
+def test_noise() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (300, 400, 3)).astype(np.uint8)
+    assert assess(noise).reasons == ("only noise in view: check the camera, its gain and the lamp",)
+
+
+def test_tiny() -> None:
+    assert assess(np.full((63, 400, 3), 200, np.uint8)).reasons == (
+        "image too small (400 x 63 px): use a field of at least 64 px a side",
+    )

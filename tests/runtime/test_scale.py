@@ -1,0 +1,92 @@
+"""The scale: red cells of known size, and what is done without them."""
+
+from __future__ import annotations
+
+import fields
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from nca_edge.preprocess import correct, crop_background, field_background
+from nca_edge.records import Image32, RedCells
+from nca_edge.scale import RED_CELL_UM, crop_scale, field_scale, red_cells
+
+
+@pytest.mark.parametrize("um", [5.0, 8.0, 11.0])
+def test_diameter_and_colour(um: float) -> None:
+    rgb = fields.photograph(fields.smear(um), vignette=0.3)
+    red = red_cells(correct(rgb, field_background(rgb)))
+    assert red.n >= 8
+    assert red.diameter_px == pytest.approx(RED_CELL_UM * um, rel=0.1)
+    assert red.absorbance == pytest.approx(fields.RED, abs=0.04)
+
+
+def test_few_red_cells_at_high_magnification() -> None:
+    """At 14 px a um four red cells fit beside two white ones, which once were taken for red cells of 164 px."""
+    field = fields.blank()
+    for x, y in ((90, 70), (560, 80), (420, 90), (80, 400), (230, 420), (590, 430)):
+        fields.disc(field, x, y, RED_CELL_UM * 14, fields.RED)
+    for x, y in ((220, 200), (420, 300)):
+        fields.white_cell(field, x, y, 14.0)
+    rgb = fields.photograph(field)
+    red = red_cells(correct(rgb, field_background(rgb)))
+    assert red.n >= 4
+    assert red.diameter_px == pytest.approx(RED_CELL_UM * 14, rel=0.1)
+
+
+def test_wide_field_of_small_cells() -> None:
+    field = fields.blank(900, 1200)
+    fields.red_grid(field, 2.4, [])
+    rgb = fields.photograph(field)
+    assert red_cells(correct(rgb, field_background(rgb))).diameter_px == pytest.approx(RED_CELL_UM * 2.4, rel=0.1)
+
+
+def test_crop_takes_no_dirt_for_red_cells() -> None:
+    field = fields.blank(120, 120)
+    fields.white_cell(field, 60, 60, 5.5)
+    for x, y in ((12, 15), (100, 12), (14, 104), (105, 100), (60, 8)):
+        fields.disc(field, x, y, 12, fields.RED)
+    scale = crop_scale(crop(field), 36.0)
+    assert scale.source == "cell_size"
+    assert scale.um_per_px == pytest.approx(1 / 5.5, rel=0.15)
+
+
+def test_field_scale() -> None:
+    red = RedCells(20, 60.0, (0.1, 0.3, 0.3), (0.0, 0.0, 0.0))
+    scale = field_scale(red)
+    assert scale is not None
+    assert (scale.um_per_px, scale.source) == (0.125, "red_cells")
+    assert field_scale(RedCells(3, 60.0, (0.1, 0.3, 0.3), (0.0, 0.0, 0.0))) is None
+
+
+def test_blank_has_no_red_cells() -> None:
+    red = red_cells(np.ones((100, 120, 3), np.float32))
+    assert (red.n, red.diameter_px, red.absorbance) == (0, 0.0, (0.0, 0.0, 0.0))
+
+
+def crop(field: NDArray[np.float64]) -> Image32:
+    rgb = fields.photograph(field)
+    return correct(rgb, crop_background(rgb))
+
+
+def test_crop_with_red_cells() -> None:
+    field = fields.blank(160, 160)
+    fields.white_cell(field, 80, 80, 4.4)
+    for x, y in ((25, 25), (80, 20), (135, 25), (22, 80), (138, 80), (25, 135), (80, 140), (135, 135)):
+        fields.disc(field, x, y, 7.5 * 4.4, fields.RED)
+    scale = crop_scale(crop(field), 36.0)
+    assert scale.um_per_px == pytest.approx(1 / 4.4, rel=0.1)
+    assert scale.source == "red_cells"
+
+
+def test_crop_with_one_cell_only() -> None:
+    field = fields.blank(120, 120)
+    fields.disc(field, 60, 60, 65, fields.NUCLEUS)
+    scale = crop_scale(crop(field), 36.0)
+    assert scale.um_per_px == pytest.approx(13 / 65, rel=0.08)
+    assert scale.source == "cell_size"
+
+
+def test_empty_crop_spans_the_view() -> None:
+    scale = crop_scale(np.ones((120, 120, 3), np.float32), 36.0)
+    assert (scale.um_per_px, scale.source) == (0.3, "view")
