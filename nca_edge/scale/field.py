@@ -14,6 +14,10 @@ FINE_PX = 14.0
 """Red cells of fewer reduced px across are looked at again with less reduction, in the middle of the field: the rounding of
 votes makes small circles smaller, and under 6 px none is seen."""
 
+RESOLVED_PX = 9.0
+"""Circles of fewer reduced px across are specks and noise: in a chula field without red cells their size halved with every finer
+look."""
+
 MIN_SHARE = 0.1
 """Share of what is stained that the red cells found must cover. Below it (clumps, rouleaux) the diameter was off by up to a
 half on bccd fields."""
@@ -80,7 +84,7 @@ def _look(corrected: Image32, shrink: float) -> tuple[RedCells, float]:
     spread = [float(np.median(np.abs(p - m))) for p, m in zip(pixels, middle, strict=True)]
     diameter = 2.0 * VOTE_BIAS * float(np.exp(np.log(discs[:, 2]).mean())) / shrink if len(discs) else 0.0
     red = RedCells(len(discs), diameter, (middle[0], middle[1], middle[2]), (spread[0], spread[1], spread[2]))
-    return red, float(covered.sum() / mask.sum())
+    return red, float(covered.sum() / mask.sum()) if diameter * shrink >= RESOLVED_PX else 0.0
 
 
 def field_scale(red: RedCells) -> Scale | None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from nca_edge.detect import white_cells
 from nca_edge.preprocess import correct, crop_background, field_background
 from nca_edge.records import Image32, RedCells
 from nca_edge.scale import RED_CELL_UM, crop_scale, field_scale, red_cells
@@ -62,6 +63,20 @@ def test_field_scale() -> None:
 def test_blank_has_no_red_cells() -> None:
     red = red_cells(np.ones((100, 120, 3), np.float32))
     assert (red.n, red.diameter_px, red.absorbance) == (0, 0.0, (0.0, 0.0, 0.0))
+
+
+def test_specks_of_an_almost_empty_field_are_no_red_cells() -> None:
+    """Their size followed the reduction at which they were looked at, and a white cell became fourteen."""
+    field = fields.blank(900, 1440)
+    rng = np.random.default_rng(2)
+    for x, y in rng.uniform((0, 0), (1440, 900), (700, 2)):
+        fields.disc(field, x, y, 9, (0.06, 0.05, 0.02))
+    fields.white_cell(field, 300, 300, 11.0)
+    rgb = fields.photograph(field)
+    corrected = correct(rgb, field_background(rgb))
+    red = red_cells(corrected)
+    assert field_scale(red) is None
+    assert len(white_cells(corrected, red, None)) == 1
 
 
 def crop(field: NDArray[np.float64]) -> Image32:
