@@ -234,6 +234,7 @@ def train(
     max_minutes: Annotated[float, typer.Option(help="Stop after the epoch that passes this.", metavar="M")] = float("inf"),
     fold: Annotated[int, typer.Option(help="Fold that validates.", metavar="K")] = 3,
     seed: Annotated[int, typer.Option(help="Of everything random.", metavar="S")] = 0,
+    init: Annotated[Path | None, typer.Option(help="Begin with the weights of this run.", metavar="RUN")] = None,
     threads: Threads = 0,
 ) -> None:
     """Train a model on a workstation (needs the train extra)."""
@@ -243,7 +244,7 @@ def train(
     if resume and out is None:
         raise UsageError("--resume needs --out RUN: which run shall go on?")
     folder = out or _numbered(Path("runs"), chosen.name)
-    typer.echo(loop.train(loop.Job(chosen, data, folder, fold, seed, resume, max_minutes, threads), say))
+    typer.echo(loop.train(loop.Job(chosen, data, folder, fold, seed, resume, max_minutes, threads, init), say))
 
 
 @app.command()

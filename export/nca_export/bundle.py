@@ -174,6 +174,7 @@ def _manifest(run: Run, cells: Cells, calibration: Calibration) -> Manifest:
             "epochs": facts["epochs_done"], "cells": facts["training_cells"],
             "cells_per_class": facts["training_cells_per_class"], "cpu_threads": facts["cpu_threads"],
             "last_epoch": facts["last"],
+            "begun_from": facts.get("begun_from"),
         },
         versions={
             **facts["versions"], "numpy": np.__version__, "export_python": platform.python_version(),

@@ -15,8 +15,8 @@ FINE_PX = 14.0
 votes makes small circles smaller, and under 6 px none is seen."""
 
 RESOLVED_PX = 9.0
-"""Circles of fewer reduced px across are specks and noise: in a chula field without red cells their size halved with every finer
-look."""
+"""Circles of fewer reduced px across are specks and noise: in a chula field without red cells their size halved with every
+finer look."""
 
 MIN_SHARE = 0.1
 """Share of what is stained that the red cells found must cover. Below it (clumps, rouleaux) the diameter was off by up to a

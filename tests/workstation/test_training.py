@@ -82,6 +82,18 @@ def test_resumed_run_equals_an_uninterrupted_one(data: Path, tmp_path: Path, upd
     assert (parts.out / "weights.npz").read_bytes()[-100:] == before[-100:] and len(rows_of(parts.out)) == 3
 
 
+def test_a_run_begins_with_the_weights_of_another(run: Path, data: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe()
+    second = replace(recipe, train=replace(recipe.train, epochs=1, learning_rate=1e-9, warmup_updates=0))
+    out = train(Job(second, data, tmp_path / "second", seed=3, init=run), quiet)
+    with np.load(run / "weights.npz") as first, np.load(out / "weights.npz") as tuned:
+        assert all(np.abs(first[name] - tuned[name]).max() < 1e-5 for name in first.files if name != "fire")
+    assert json.loads((out / "run.json").read_text("utf-8"))["begun_from"]["epochs_done"] == 12
+    other = replace(recipe, model=replace(recipe.model, hidden=recipe.model.hidden + 1))
+    with pytest.raises(UsageError, match="--init"):
+        train(Job(other, data, tmp_path / "third", seed=3, init=run), quiet)
+
+
 def test_learning_rate_warms_up_and_cools_down(data: Path, cells: Cells, tmp_path: Path) -> None:
     trainer = Trainer(Job(tiny_recipe(epochs=4, warmup_updates=4), data, tmp_path), cells)
     rates = []

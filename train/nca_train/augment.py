@@ -97,17 +97,24 @@ def _colour(views: Tensor, options: Augment) -> Tensor:
 
 
 def _optics(views: Tensor, um_per_px: float, options: Augment) -> Tensor:
-    n, _, height, width = views.shape
-    device = views.device
+    n, device = views.shape[0], views.device
     glare = torch.rand(n, 1, 1, 1, device=device) * options.glare * (torch.rand(n, 1, 1, 1, device=device) < 0.5)
     views = (views + glare) / (1 + glare)
     if options.blur_um > 0:
-        sigma = torch.rand(n, device=device) * options.blur_um / um_per_px + 1e-3
-        offsets = torch.arange(-3, 4, device=device)
-        kernel = torch.exp(-0.5 * (offsets[None, :] / sigma[:, None]) ** 2)
-        kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(3, 0)
-        flat = F.pad(views, (3, 3, 3, 3), mode="replicate").reshape(1, n * 3, height + 6, width + 6)
-        flat = F.conv2d(flat, kernel[:, None, :, None], groups=n * 3)
-        views = F.conv2d(flat, kernel[:, None, None, :], groups=n * 3).reshape(n, 3, height, width)
+        views = _blurred(views, torch.rand(n, device=device) * options.blur_um / um_per_px + 1e-3)
+    if options.sharpen > 0:
+        amount = (torch.rand(n, 1, 1, 1, device=device) * 2 - 1).clamp(min=0) * options.sharpen  # half of the views
+        views = views + amount * (views - _blurred(views, torch.full((n,), 0.5 / um_per_px, device=device)))
     views = views + torch.randn_like(views) * options.noise_sd * torch.rand(n, 1, 1, 1, device=device)
     return views.clamp(0, 1)
+
+
+def _blurred(views: Tensor, sigma: Tensor) -> Tensor:
+    """Each view under a Gaussian of its own ``sigma`` (n,), px, cut at 3 px."""
+    n, _, height, width = views.shape
+    offsets = torch.arange(-3, 4, device=views.device)
+    kernel = torch.exp(-0.5 * (offsets[None, :] / sigma[:, None]) ** 2)
+    kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(3, 0)
+    flat = F.pad(views, (3, 3, 3, 3), mode="replicate").reshape(1, n * 3, height + 6, width + 6)
+    flat = F.conv2d(flat, kernel[:, None, :, None], groups=n * 3)
+    return F.conv2d(flat, kernel[:, None, None, :], groups=n * 3).reshape(n, 3, height, width)

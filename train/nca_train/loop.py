@@ -53,6 +53,8 @@ class Job:
     """Training stops after the epoch that passes this; one epoch is always made."""
     threads: int = 0
     """0: torch's own choice."""
+    init: Path | None = None
+    """Run whose weights this one begins with; None: random ones."""
 
 
 def train(job: Job, say: Callable[[str], None]) -> Path:
@@ -82,6 +84,8 @@ def train(job: Job, say: Callable[[str], None]) -> Path:
             job.out.rmdir()  # a folder with anything in it stays
         raise
     cells = trainer.cells
+    if job.init is not None and not checkpoint.exists():
+        trainer.begin_from(job.init)
     say(f"{len(cells.wide)} training and {len(cells.views)} validation cells of {len(cells.classes)} classes")
     if job.resume and checkpoint.exists():
         trainer.restore(checkpoint)
@@ -117,10 +121,28 @@ class Trainer:
         self.fire = draw_fire(architecture, job.seed)
         self.epoch = self.update = 0
         self.seconds = 0.0
+        self.begun_from: dict[str, Any] | None = None
         self.history: list[dict[str, Any]] = []
         counts = np.bincount(cells.wide_labels, minlength=len(cells.classes)).astype(np.float64)
         self.draw_weights = torch.from_numpy(counts**-options.balance)[torch.from_numpy(cells.wide_labels)]
         self.updates_per_epoch = len(cells.wide) // options.batch
+
+    def begin_from(self, run: Path) -> None:
+        """Take over the weights of another run of the same data and sizes.
+
+        Raises
+        ------
+        UsageError
+            It holds no such run.
+        """
+        facts, mine = read_facts(run) or {}, json.loads(json.dumps(self.facts()))
+        if any(facts.get(key) != mine[key] for key in ("architecture", "classes", "mean", "std", "fold")):
+            raise UsageError(f"--init {run}: holds no run of the same data, fold, seed and sizes; give another or leave it out.")
+        with np.load(run / WEIGHTS, allow_pickle=False) as archive:
+            weights = {name: archive[name] for name in archive.files if name != "fire"}
+        self.model.load_weights(weights)
+        self.averaged.load_weights(weights)
+        self.begun_from = {key: facts[key] for key in ("recipe", "epochs_done", "training_minutes", "last")}
 
     def learning_rate(self) -> float:
         """Linear warm-up, then a cosine down to a hundredth."""
@@ -255,13 +277,15 @@ class Trainer:
             raise UsageError(f"{checkpoint}: does not fit this model and data; choose another --out.") from error
         self.epoch, self.update, self.seconds = state["epoch"], state["update"], state["seconds"]
         self.history = state["history"]
+        self.begun_from = before.get("begun_from")
 
     def facts(self) -> dict[str, Any]:
         """What ``run.json`` holds."""
         cells = self.cells
         return {
-            "recipe": self.job.recipe.to_json(), "classes": cells.classes, "architecture": asdict(self.model.architecture),
-            "mean": cells.mean.tolist(), "std": cells.std.tolist(), "fold": self.job.fold, "seed": self.job.seed,
+            "recipe": self.job.recipe.to_json(), "begun_from": self.begun_from, "classes": cells.classes,
+            "architecture": asdict(self.model.architecture), "mean": cells.mean.tolist(), "std": cells.std.tolist(),
+            "fold": self.job.fold, "seed": self.job.seed,
             "finished": self.epoch >= self.job.recipe.train.epochs, "epochs_done": self.epoch,
             "training_minutes": round(self.seconds / 60, 1), "training_cells": len(cells.wide),
             "training_cells_per_class": {c: int((cells.wide_labels == i).sum()) for i, c in enumerate(cells.classes)},

@@ -115,6 +115,8 @@ class Augment:
     gradient_sd: float = 0.0
     glare: float = 0.0
     blur_um: float = 0.0
+    sharpen: float = 0.0
+    """Strongest sharpening, as cameras do it and thick optics look: bright and dark rims around cells."""
     noise_sd: float = 0.0
 
 
