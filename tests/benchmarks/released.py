@@ -1,0 +1,74 @@
+"""How far both implementations are from what the released code computed with the released weights, on eight golden cells.
+
+Usage: python tests/benchmarks/released.py --models DIR [--json FILE]      (needs torch)
+DIR holds wbc_nca_matek19.pt and wbc_nca_matek19_golden.npz.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from nca_edge.backends import NumpyBackend, OnnxBackend
+from nca_edge.explain import head_relevance
+from nca_edge.records import Image32
+from nca_export.onnx_graph import build_onnx
+from nca_train.model import NCA
+from nca_train.released import load_released
+
+
+def measure(folder: Path) -> dict[str, dict[str, float]]:
+    """Largest absolute difference of logits, pooled channels and state, by implementation; of relevance for LRP."""
+    architecture, weights = load_released(folder / "wbc_nca_matek19.pt")
+    with np.load(folder / "wbc_nca_matek19_golden.npz", allow_pickle=False) as archive:
+        golden = {name: archive[name] for name in archive.files}
+    images = ((golden["images"] / 255.0 - golden["mean"]) / golden["std"]).astype(np.float32)
+    fire = np.unpackbits(golden["fire"], axis=-1)
+    model = NCA(architecture)
+    model.load_weights(weights)
+    with torch.inference_mode():
+        logits, state = model(torch.from_numpy(images), fire)
+    answers = {"torch": (logits.numpy(), state.numpy())}
+    for backend in (
+        NumpyBackend(architecture, weights, fire),
+        OnnxBackend("model.onnx", build_onnx(architecture, weights, fire), architecture, threads=2),
+    ):
+        answer = backend(images)
+        answers[backend.name] = (answer.logits, answer.state)
+
+    def differences(answer: tuple[Image32, Image32]) -> dict[str, float]:
+        pairs = {
+            "logits": (answer[0], golden["logits"]),
+            "pooled": (answer[1].max((1, 2)), golden["pooled"]),
+            "state": (answer[1][:2, ..., ::16], golden["state_sample"]),
+        }
+        return {name: float(np.abs(found - expected).max()) for name, (found, expected) in pairs.items()}
+
+    targets = golden["relevance_class"].tolist()
+    relevance = [
+        head_relevance(pooled, weights, target).channels for pooled, target in zip(golden["pooled"], targets, strict=True)
+    ]
+    lrp = float(np.abs(np.stack(relevance) - golden["relevance"]).max())
+    return {**{name: differences(answer) for name, answer in answers.items()}, "lrp": {"relevance": lrp}}
+
+
+def main() -> None:
+    """Print the figures; exit 1 beyond 1e-3 (LRP: 1e-9)."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", type=Path, required=True)
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    given = parser.parse_args()
+    result = measure(given.models)
+    for name, row in result.items():
+        print(f"{name:<6}", "  ".join(f"{what} {value:.2g}" for what, value in row.items()))
+    if given.json:
+        given.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    raise SystemExit(any(value > (1e-9 if name == "lrp" else 1e-3) for name, row in result.items() for value in row.values()))
+
+
+if __name__ == "__main__":
+    main()
