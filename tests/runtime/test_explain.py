@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nca_edge.explain import cell_mask, first_component, head_relevance, top_channels
+from nca_edge.explain import cell_component, cell_mask, head_relevance, top_channels
 from nca_edge.preprocess import otsu
 
 
@@ -91,10 +91,25 @@ def test_mask_is_the_centred_disc_and_its_dark_core() -> None:
 def test_the_border_is_background_whatever_the_components_sign(sign: float) -> None:
     row, column = np.indices((16, 16)) - 7.5
     disc = (np.hypot(row, column) < 5).astype(np.float32)
-    component = first_component(np.stack([disc * sign, disc * 0.5], axis=-1))
+    component = cell_component(np.stack([disc * sign, disc * 0.5], axis=-1))
     assert component[8, 8] > component[0, 0]
 
 
 def test_a_state_of_nothing_has_no_mask_and_no_crash() -> None:
     mask = cell_mask(np.zeros((8, 8, 3), np.float32), np.ones((20, 20, 3), np.float32))
     assert mask.shape == (20, 20)
+
+
+def test_red_cells_that_dominate_the_state_do_not_take_the_mask() -> None:
+    """The strongest component tells red cells from all else; the white cell in the middle must be outlined all the same."""
+    row, column = np.indices((32, 32)) - 15.5
+    white = (np.hypot(row, column) < 7).astype(np.float32)
+    red = ((np.hypot(row - 12, column) < 5) | (np.hypot(row, column - 13) < 5) | (np.hypot(row + 12, column) < 5)).astype(
+        np.float32
+    )
+    state = np.stack([3 * red, 1.5 * white], axis=-1)
+    mask = cell_mask(
+        state, np.ones((64, 64, 3), np.float32) - 0.5 * np.kron(white, np.ones((2, 2)))[..., None].astype(np.float32)
+    )
+    assert mask[32, 32] > 0 and mask[32 + 24, 32] == 0
+    assert (mask > 0).sum() == pytest.approx(np.pi * 14**2, rel=0.15)

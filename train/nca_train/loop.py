@@ -137,7 +137,7 @@ class Trainer:
         """
         facts, mine = read_facts(run) or {}, json.loads(json.dumps(self.facts()))
         if any(facts.get(key) != mine[key] for key in ("architecture", "classes", "mean", "std", "fold")):
-            raise UsageError(f"--init {run}: holds no run of the same data, fold, seed and sizes; give another or leave it out.")
+            raise UsageError(f"--init {run}: holds no run of the same data, fold, seed and sizes; give another.")
         with np.load(run / WEIGHTS, allow_pickle=False) as archive:
             weights = {name: archive[name] for name in archive.files if name != "fire"}
         self.model.load_weights(weights)
