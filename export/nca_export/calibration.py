@@ -25,6 +25,15 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> 
     return float(np.exp(minimize_scalar(loss, bounds=(np.log(0.05), np.log(20)), method="bounded").x))
 
 
+def prior_shift(share: float, wanted: float, temperature: float) -> float:
+    """What to add to a class's logit so that its calibrated odds move from one prior share of the class to another.
+
+    Saerens et al. 2002 (Neural Computation 14:21): posterior odds scale with prior odds.
+    """
+    odds, wanted_odds = share / (1 - share), wanted / (1 - wanted)
+    return float(temperature * np.log(wanted_odds / odds))
+
+
 def unsure_threshold(p: NDArray[np.float64], labels: NDArray[np.int64], accuracy: float) -> float:
     """Lowest confidence from which on answers are right at least this often; where none is, the one of the best accuracy.
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nca_export.calibration import fit_temperature, probabilities, unsure_threshold
+from nca_export.calibration import fit_temperature, prior_shift, probabilities, unsure_threshold
 
 
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 2.5, 7.0])
@@ -85,3 +85,12 @@ def test_sure_answers_are_right_often_enough(cases: list[tuple[float, bool]], ac
         )
     else:
         assert share(threshold) >= max(share(t) for t in steps) - 1e-12
+
+
+def test_a_prior_moves_the_odds_by_the_ratio_of_the_priors() -> None:
+    logits = np.array([[1.0, 0.0], [-2.0, 0.5]])
+    moved = logits.copy()
+    moved[:, 1] += prior_shift(0.5, 0.1, temperature=0.7)
+    before, after = probabilities(logits, 0.7), probabilities(moved, 0.7)
+    assert after[:, 1] / after[:, 0] == pytest.approx(before[:, 1] / before[:, 0] / 9)
+    assert prior_shift(0.2, 0.2, 1.3) == 0
