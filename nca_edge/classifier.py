@@ -81,7 +81,7 @@ class Classifier:
         architecture = self.bundle.manifest.architecture
         pooled = state.max((0, 1)) if architecture.pool == "max" else state.mean((0, 1), dtype=np.float64)
         relevance = head_relevance(pooled, self.bundle.weights, self.bundle.manifest.classes.index(label))
-        # the image channels would draw red cells into the mask: IoU 0.52 against 0.60 among red cells
+        # the image channels would draw red cells into the mask: IoU 0.53 against 0.57 on 33 segwbc2 cells
         hidden = mask_state[..., architecture.image_channels :]
         logit = float(relevance.channels.sum() + relevance.bias_share + relevance.epsilon_share)
         top = top_channels(relevance, state, architecture.pool, crop.shape[0])

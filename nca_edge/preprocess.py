@@ -125,19 +125,17 @@ SURFACE_DEGREE = 4
 
 LEANS = ((0.04, 3.0), (0.02, 1.5))
 """Attempts at a surface: weight of a pixel under it, and how far (in typical distances of those above it) it may lie under it
-and still
-belong to it. The second leans to the brightest pixels; it is only for fields that red cells all but cover, since elsewhere it
-follows glare (seen as a cast on some of the seven fields compared by eye)."""
+and still belong to it. The second leans to the brightest pixels; it is only for fields that red cells all but cover, since
+elsewhere it follows glare (seen as a cast on some of the seven fields compared by eye)."""
 
 
 def field_background(rgb: Image8) -> Image32:
     """Background surface of a whole field: lamp, vignetting and tint, without the cells.
 
     A low polynomial per channel in the logarithm of the image, fitted from above: first an expectile fit, in which a pixel
-    under
-    the surface (a cell) counts little and one over it (glare) counts a bounded amount, then plain least squares over the pixels
-    that lie on the surface in every channel. A block percentile followed by smoothing was tried first (the prototype): where a
-    clump of red cells is larger than a block, it takes the clump for background.
+    under the surface (a cell) counts little and one over it (glare) counts a bounded amount, then plain least squares over
+    the pixels that lie on the surface in every channel. A block percentile followed by smoothing was tried first (the
+    prototype): where a clump of red cells is larger than a block, it takes the clump for background.
 
     Parameters
     ----------
@@ -217,8 +215,7 @@ def _gaps_above(residual: NDArray[np.float64]) -> bool:
     """True where patches of the field are clearly brighter than the surface: it then runs through the red cells.
 
     Measured as the share of pixels in patches of 3x3 and more that lie 4 % above: 5.1 % on the chula field that red cells
-    cover,
-    at most 0.1 % on 120 others of both sets.
+    cover, at most 0.1 % on 120 others of both sets.
     """
     from scipy import ndimage
 

@@ -115,8 +115,7 @@ def joined_lobes(lobes: Labels, bodies: Labels, count: int, px_per_um: float) ->
     """Which lobes make one cell: (count + 1,) int32, the label of the cell of each lobe.
 
     Lobes whose bodies touch are joined, widest contact first, as long as the whole is no longer than a cell and about as
-    round. Joining by the
-    gap between lobes alone (2 um) left one bccd cell in eight in two pieces.
+    round. Joining by the gap between lobes alone (2 um) left one bccd cell in eight in two pieces.
     """
     from scipy import ndimage
 

@@ -33,8 +33,7 @@ def red_cells(corrected: Image32) -> RedCells:
     1972, with the gradient's direction). Arcs suffice, so cells in clumps and cells cut by the edge have their say. Tried
     first: equivalent diameter of the whole single components, which bccd fields mostly do not have (median 1 of them a
     field, median error 19 %, one field in four off by two thirds or more); the votes have 12 % against the annotated boxes,
-    4 % once a
-    common offset is taken out.
+    4 % once a common offset is taken out.
 
     Parameters
     ----------

@@ -34,10 +34,8 @@ def foreground(total: Image32) -> NDArray[np.bool_]:
     """What is stained at all, by Otsu's threshold on the absorbance summed over channels.
 
     The threshold is taken twice, first with the darkest tenth clipped, then with everything darker than a typical red cell:
-    white
-    cells would otherwise pull it above pale red cells. Where clipping a fiftieth separates far better, the field holds hardly
-    any
-    cells and the tenth would have been background.
+    white cells would otherwise pull it above pale red cells. Where clipping a fiftieth separates far better, the field holds
+    hardly any cells and the tenth would have been background.
 
     Parameters
     ----------
