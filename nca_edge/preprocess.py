@@ -1,8 +1,8 @@
 """THE pixel contract: background -> white, crop by micrometres, scale to the grid, normalise.
 
 Training, evaluation and the device all come through here, so that a network sees at the clinic what it saw in training.
-A *field* has a background surface (lamp, vignetting, tint); a *crop* of one cell is too small to know a surface and gets
-one background colour. Both end with the empty background at 1.0 in every channel.
+A *field* has a background surface (lamp, vignetting, tint); a *crop* of one cell is too small to know more of it than a plane.
+Both end with the empty background at 1.0 in every channel.
 """
 
 from __future__ import annotations
@@ -15,28 +15,6 @@ from nca_edge.records import Image8, Image32
 
 ABSORBANCE_MAX = 4.0
 """Absorbance is clipped here (natural logarithm): darker than any stain, and finite for black pixels."""
-
-
-def crop_background(rgb: Image8) -> Image32:
-    """Background colour of a single-cell crop: the typical colour of its bright end.
-
-    Brightness is the mean over channels after each was divided by its own high percentile; plain brightness would follow the
-    strongest channel of a tinted image. Everything nearly as bright as the brightest twentieth belongs to the background: the
-    twentieth alone would be glare, and a fixed larger share would be red cells where they crowd the crop.
-
-    Parameters
-    ----------
-    rgb : (height, width, 3) uint8
-
-    Returns
-    -------
-    (3,) float32, 1..255
-    """
-    pixels = rgb.reshape(-1, 3).astype(np.float32)
-    top = np.maximum(np.percentile(pixels, 95, axis=0), 1.0)
-    brightness = (pixels / top).mean(axis=1)
-    bright = pixels[brightness >= 0.95 * np.percentile(brightness, 95)]
-    return np.asarray(np.maximum(np.median(bright, axis=0), 1.0), np.float32)
 
 
 def correct(rgb: Image8, background: Image32) -> Image32:
@@ -121,12 +99,30 @@ SURFACE_SIDE = 160
 """Long side, px, of the reduced field on which the background surface is fitted: it is smooth, and blocks average the noise."""
 
 SURFACE_DEGREE = 4
-"""Degree of the polynomial in x and y: chosen by eye; others were not tried."""
+"""Degree of a field's polynomial in x and y: chosen by eye; others were not tried."""
+
+PLANE_SIDE, PLANE_DEGREE = 64, 1
+"""The same of a crop. One colour for the whole crop left a cheap camera's vignetting in it, 11 % from the middle to the edge
+(median of 58 chula cells); matching the stain then amplified that to green and purple corners."""
 
 LEANS = ((0.04, 3.0), (0.02, 1.5))
 """Attempts at a surface: weight of a pixel under it, and how far (in typical distances of those above it) it may lie under it
 and still belong to it. The second leans to the brightest pixels; it is only for fields that red cells all but cover, since
 elsewhere it follows glare (seen as a cast on some of the seven fields compared by eye)."""
+
+
+def crop_background(rgb: Image8) -> Image32:
+    """Background of a single-cell crop: a plane per channel, fitted as a field's surface is.
+
+    Parameters
+    ----------
+    rgb : (height, width, 3) uint8
+
+    Returns
+    -------
+    (height, width, 3) float32, 1..255
+    """
+    return _background(rgb, PLANE_SIDE, PLANE_DEGREE)
 
 
 def field_background(rgb: Image8) -> Image32:
@@ -145,12 +141,16 @@ def field_background(rgb: Image8) -> Image32:
     -------
     (height, width, 3) float32, 1..255
     """
+    return _background(rgb, SURFACE_SIDE, SURFACE_DEGREE)
+
+
+def _background(rgb: Image8, side: int, degree: int) -> Image32:
     height, width = rgb.shape[:2]
-    shrink = min(1.0, SURFACE_SIDE / max(height, width))
+    shrink = min(1.0, side / max(height, width))
     size = max(1, round(width * shrink)), max(1, round(height * shrink))
     small = np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BOX), np.float64)
     level = np.log(np.maximum(small, 1.0)).reshape(-1, 3)
-    terms = _surface_terms(size[1], size[0])
+    terms = _surface_terms(size[1], size[0], degree)
     for lean, below in LEANS:
         surface = np.stack([_expectile_fit(terms, level[:, c], lean) for c in range(3)], axis=-1)
         for _ in range(4):
@@ -173,11 +173,11 @@ def otsu(values: Image32) -> float:
     return float(edges[1:][np.argmax(between[:-1])])
 
 
-def _surface_terms(height: int, width: int) -> NDArray[np.float64]:
-    """Chebyshev products up to ``SURFACE_DEGREE`` on the pixel grid: (height * width, terms) float64."""
-    y = np.polynomial.chebyshev.chebvander(np.linspace(-1, 1, height), SURFACE_DEGREE)
-    x = np.polynomial.chebyshev.chebvander(np.linspace(-1, 1, width), SURFACE_DEGREE)
-    pairs = [(i, j) for i in range(SURFACE_DEGREE + 1) for j in range(SURFACE_DEGREE + 1 - i)]
+def _surface_terms(height: int, width: int, degree: int) -> NDArray[np.float64]:
+    """Chebyshev products up to ``degree`` on the pixel grid: (height * width, terms) float64."""
+    y = np.polynomial.chebyshev.chebvander(np.linspace(-1, 1, height), degree)
+    x = np.polynomial.chebyshev.chebvander(np.linspace(-1, 1, width), degree)
+    pairs = [(i, j) for i in range(degree + 1) for j in range(degree + 1 - i)]
     return np.stack([np.multiply.outer(y[:, i], x[:, j]).ravel() for i, j in pairs], axis=-1)
 
 
@@ -222,17 +222,19 @@ def _gaps_above(residual: NDArray[np.float64]) -> bool:
     return bool(ndimage.binary_opening(residual > 0.04, np.ones((3, 3))).mean() > 0.01)
 
 
-STAIN_REFERENCE = (1.3, 2.1, 0.5)
-"""Absorbance of a nucleus in R, G, B that every view is brought to: the typical one of Acevedo-20 (150 cells, rounded)."""
+STAIN_REFERENCE = (0.27, 0.12, 0.61)
+"""Transmittance of a nucleus in R, G, B that every view is brought to: the typical one of Acevedo-20 (150 cells, rounded)."""
 STAIN_GAIN = (0.5, 8.0)
 """Least and largest factor: where there is no nucleus, noise and red cells must not become one."""
 
 
 def match_stain(views: Image32) -> Image32:
-    """Bring the darkest part of each view's centre to a reference absorbance, channel by channel.
+    """Bring the darkest part of each view's centre to a reference, channel by channel.
 
-    White background is the first colour reference of a view, its nucleus the second. Nuclei of a cheap camera with stray light
-    absorbed a fifth of what those of the training data do; three of four such cells were called artefacts without this.
+    White background is the first colour reference of a view, its nucleus the second. A nucleus that is too pale has stray light
+    before it, which adds to the transmittance: 1 - T is multiplied. One that is too dark took up more dye: its absorbance is
+    divided. One rule for both turned the red cells and the cytoplasm of one clinic purple (absorbance alone), or made
+    eosinophils of the neutrophils of another (transmittance alone: 153 of 176 against 98, after six epochs).
 
     Parameters
     ----------
@@ -242,11 +244,15 @@ def match_stain(views: Image32) -> Image32:
     -------
     (..., size, size, 3) float32, 0..1
     """
-    ink = absorbance(views)
     q = views.shape[-2] // 4
-    dark = np.percentile(ink[..., q:-q, q:-q, :], 95, axis=(-3, -2))
-    gain = np.clip(np.array(STAIN_REFERENCE) / np.maximum(dark, 1e-3), *STAIN_GAIN).astype(np.float32)
-    return np.asarray(np.exp(-np.minimum(ink * gain[..., None, None, :], ABSORBANCE_MAX)), np.float32)
+    reference = np.array(STAIN_REFERENCE, np.float32)
+    dark = np.clip(np.percentile(views[..., q:-q, q:-q, :], 5, axis=(-3, -2)), np.exp(-ABSORBANCE_MAX), 0.999)
+    dark = dark.astype(np.float32)
+    power = np.maximum(np.log(reference) / np.log(dark), np.float32(STAIN_GAIN[0]))[..., None, None, :]
+    gain = np.minimum((1 - reference) / (1 - dark), np.float32(STAIN_GAIN[1]))[..., None, None, :]
+    strong = (dark < reference)[..., None, None, :]
+    thinned = np.exp(np.log(np.maximum(views, np.float32(1e-6))) * power)
+    return np.asarray(np.clip(np.where(strong, thinned, 1 - gain * (1 - views)), 0, 1), np.float32)
 
 
 def plain_view(corrected: Image32, center: tuple[float, float], um_per_px: float, view_um: float, size: int) -> Image32:

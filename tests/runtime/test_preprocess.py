@@ -31,8 +31,17 @@ def drawn_cell(size: int = 64, ink: tuple[float, float, float] = (0.6, 1.0, 0.3)
 def test_a_tinted_crop_gets_a_white_background(tint: tuple[int, int, int]) -> None:
     rgb = np.round(drawn_cell() * np.array(tint)).astype(np.uint8)
     background = crop_background(rgb)
-    assert background == pytest.approx(np.array(tint), abs=1)
+    assert background == pytest.approx(np.broadcast_to(tint, rgb.shape), abs=1)
     assert correct(rgb, background)[0, 0] == pytest.approx(np.ones(3), abs=0.02)
+
+
+def test_a_lamp_that_falls_off_across_the_crop_is_flattened() -> None:
+    """A plane in the logarithm: 30 % darker on the right than on the left; the cell keeps its absorbance."""
+    lamp = 230 * np.exp(np.linspace(0.0, np.log(0.7), 64))[None, :, None]
+    rgb = np.round(drawn_cell(ink=(0.5, 1.2, 0.3)) * lamp).astype(np.uint8)
+    corrected = correct(rgb, crop_background(rgb))
+    assert corrected[[0, 0, -1, -1], [0, -1, 0, -1]] == pytest.approx(np.ones((4, 3)), abs=0.02)
+    assert absorbance(corrected)[32, 32] == pytest.approx(np.array([0.5, 1.2, 0.3]), abs=0.03)
 
 
 def test_correction_divides_by_the_background() -> None:
@@ -66,14 +75,34 @@ def test_a_view_spans_micrometres_whatever_the_magnification(um_per_px: float) -
 
 @given(st.floats(0.25, 1.0), st.tuples(*[st.floats(0.55, 1.0)] * 3))
 def test_pale_stains_and_stray_light_look_the_same_after_matching(strength: float, per_channel: tuple[float, ...]) -> None:
-    ink = np.array(STAIN_REFERENCE) * strength * np.array(per_channel)
+    ink = -np.log(STAIN_REFERENCE) * strength * np.array(per_channel)
     matched = match_stain(drawn_cell(ink=tuple(ink)))
-    assert matched[32, 32] == pytest.approx(np.exp(-np.array(STAIN_REFERENCE)), abs=1e-4)
+    assert matched[32, 32] == pytest.approx(np.array(STAIN_REFERENCE), abs=1e-4)
     assert matched[0, 0].tolist() == [1, 1, 1]
 
 
+def half_stained(nucleus: np.ndarray, rest: np.ndarray) -> np.ndarray:
+    """A disc of one transmittance on another, float32."""
+    return np.where(drawn_cell()[..., :1] < 1, nucleus, rest).astype(np.float32)
+
+
+@given(st.floats(0.0, 1.5))
+def test_stray_light_is_taken_away(glare: float) -> None:
+    """(T + g) / (1 + g) of a cell of the reference stain: everything, not the nucleus alone, is as without the glare."""
+    clear = half_stained(np.array(STAIN_REFERENCE), np.array([0.9, 0.8, 0.95]))
+    assert match_stain((clear + np.float32(glare)) / np.float32(1 + glare)) == pytest.approx(clear, abs=1e-4)
+
+
+@given(st.floats(1.0, 1.8))
+def test_a_stronger_stain_is_thinned(strength: float) -> None:
+    """Twice the dye is twice the absorbance of everything."""
+    plain = half_stained(np.array(STAIN_REFERENCE), np.array([0.9, 0.8, 0.95]))
+    assert match_stain(plain ** np.float32(strength)) == pytest.approx(plain, abs=1e-4)
+
+
 def test_faint_noise_does_not_become_a_nucleus() -> None:
-    assert absorbance(match_stain(drawn_cell(ink=(0.01, 0.01, 0.01)))).max() == pytest.approx(0.01 * STAIN_GAIN[1], rel=1e-4)
+    faint = match_stain(drawn_cell(ink=(0.01, 0.01, 0.01)))
+    assert 1 - faint.min() == pytest.approx((1 - np.exp(-0.01)) * STAIN_GAIN[1], rel=1e-4)
 
 
 def test_matching_a_batch_is_matching_each() -> None:
