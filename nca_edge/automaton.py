@@ -20,7 +20,7 @@ Fire = NDArray[np.uint8]
 """``half-lattice``: (steps,) phase of each step, 0 even rows, 1 odd rows, 2 even columns, 3 odd columns.
 ``bernoulli``: (steps, grid, grid), 1 = the grid cell is updated."""
 
-POOLS = ("max", "mean")
+POOLS = ("max", "mean", "max+mean")
 UPDATES = ("bernoulli", "half-lattice")
 
 
@@ -39,7 +39,7 @@ class Architecture:
     steps: int
     """Updates before the answer."""
     pool: str
-    """``max`` (MICCAI 2024) or ``mean`` (NCA-WSS)."""
+    """``max`` (MICCAI 2024), ``mean`` (NCA-WSS) or ``max+mean``: the maxima of all channels, then their means."""
     update: str
     """``bernoulli`` (the papers: each grid cell with p = 0.5) or ``half-lattice`` (rows or columns by turns)."""
     head: int
@@ -71,6 +71,11 @@ class Architecture:
         return self.grid * self.fold
 
     @property
+    def features(self) -> int:
+        """Length of the pooled vector."""
+        return self.channels * (2 if self.pool == "max+mean" else 1)
+
+    @property
     def parameters(self) -> int:
         """Trained numbers, the never-used image rows of W2 included (as the papers count)."""
         return sum(int(np.prod(shape)) for shape in self.shapes().values())
@@ -80,7 +85,7 @@ class Architecture:
         """Multiply-accumulates for one cell image; a half-lattice computes only the grid cells that fire."""
         a_cell = self.channels * 18 + 3 * self.channels * self.hidden + self.hidden * self.channels
         per_step = self.grid**2 * a_cell // (2 if self.update == "half-lattice" else 1)
-        return self.steps * per_step + self.channels * self.head + self.head * self.classes
+        return self.steps * per_step + self.features * self.head + self.head * self.classes
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Name and shape of every weight array, as in ``weights.npz``."""
@@ -88,7 +93,7 @@ class Architecture:
         return {
             "k1": (c, 3, 3), "k1_bias": (c,), "k2": (c, 3, 3), "k2_bias": (c,),
             "w1": (h, 3 * c), "w1_bias": (h,), "w2": (c, h),
-            "head1": (f, c), "head1_bias": (f,), "head2": (self.classes, f), "head2_bias": (self.classes,),
+            "head1": (f, self.features), "head1_bias": (f,), "head2": (self.classes, f), "head2_bias": (self.classes,),
         }  # fmt: skip
 
     def check_weights(self, weights: Weights) -> None:
@@ -127,7 +132,7 @@ class Architecture:
 PRESETS = {
     "paper": Architecture(64, 1, 128, 128, 64, "max", "bernoulli", 128, 13),
     "wss": Architecture(64, 1, 32, 32, 32, "mean", "bernoulli", 128, 5),
-    "edge": Architecture(32, 2, 48, 96, 16, "max", "half-lattice", 96, 11),
+    "edge": Architecture(32, 2, 64, 192, 16, "max+mean", "half-lattice", 96, 11),
 }
 """DESIGN's table; ``edge`` folds 2x2 pixels into channels: the same grid and work see four times the pixels."""
 
@@ -157,3 +162,13 @@ def fire_masks(architecture: Architecture, fire: Fire) -> NDArray[np.bool_]:
         else:
             masks[step, :, phase - 2 :: 2] = True
     return masks
+
+
+def pool(state: NDArray[np.float32], kind: str) -> NDArray[np.float64]:
+    """(grid, grid, channels) -> (features,), in float64."""
+    parts = []
+    if kind != "mean":
+        parts.append(state.max((0, 1)).astype(np.float64))
+    if kind != "max":
+        parts.append(state.mean((0, 1), dtype=np.float64))
+    return np.concatenate(parts)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from nca_edge.automaton import Architecture, Fire, Weights
+from nca_edge.automaton import Architecture, Fire, Weights, pool
 from nca_edge.errors import BundleError, UsageError
 from nca_edge.records import Image32
 
@@ -109,14 +109,11 @@ class NumpyBackend:
         return total
 
     def pool(self, state: Image32) -> NDArray[np.float32]:
-        """(grid, grid, channels) -> (channels,)."""
-        pooled: NDArray[np.float32] = (
-            state.max((0, 1)) if self.architecture.pool == "max" else state.mean((0, 1), dtype=np.float32)
-        )
-        return pooled
+        """(grid, grid, channels) -> (features,)."""
+        return pool(state, self.architecture.pool).astype(np.float32)
 
     def head(self, pooled: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(channels,) -> (classes,) logits."""
+        """(features,) -> (classes,) logits."""
         w = self.weights
         hidden = np.maximum(w["head1"] @ pooled + w["head1_bias"], 0)
         logits: NDArray[np.float32] = w["head2"] @ hidden + w["head2_bias"]

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nca_edge import preprocess
+from nca_edge.automaton import pool
 from nca_edge.backends import Answer, Backend, NumpyBackend, OnnxBackend, resolve
 from nca_edge.bundle import Bundle, find_bundle, load_bundle
 from nca_edge.errors import BundleError, UsageError
@@ -79,8 +80,8 @@ class Classifier:
         crop : (n, n, 3) float32 the view at the image's own resolution, corrected
         """
         architecture = self.bundle.manifest.architecture
-        pooled = state.max((0, 1)) if architecture.pool == "max" else state.mean((0, 1), dtype=np.float64)
-        relevance = head_relevance(pooled, self.bundle.weights, self.bundle.manifest.classes.index(label))
+        target, pools = self.bundle.manifest.classes.index(label), architecture.features // architecture.channels
+        relevance = head_relevance(pool(state, architecture.pool), self.bundle.weights, target, pools)
         # the image channels would draw red cells into the mask: IoU 0.53 against 0.57 on 33 segwbc2 cells
         hidden = mask_state[..., architecture.image_channels :]
         logit = float(relevance.channels.sum() + relevance.bias_share + relevance.epsilon_share)

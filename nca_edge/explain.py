@@ -33,13 +33,14 @@ class Relevance(NamedTuple):
     """Absorbed by the stabiliser of both layers."""
 
 
-def head_relevance(pooled: NDArray[np.floating], weights: Weights, target: int) -> Relevance:
+def head_relevance(pooled: NDArray[np.floating], weights: Weights, target: int, pools: int = 1) -> Relevance:
     """Epsilon-LRP from the logit of class ``target`` back to the pooled channels, in float64.
 
     Parameters
     ----------
-    pooled : (channels,)
+    pooled : (pools * channels,)
     target : index of the class
+    pools : 2 for ``max+mean``, where a channel's relevance is the sum of its two features
 
     Returns
     -------
@@ -58,7 +59,8 @@ def head_relevance(pooled: NDArray[np.floating], weights: Weights, target: int) 
     ratio = of_hidden / (z1 + stabiliser)
     bias = b2 * out_ratio + float(ratio @ b1)
     epsilon = out_stabiliser * out_ratio + float(ratio @ stabiliser)
-    return Relevance(v * (w1.T @ ratio), bias, epsilon)
+    of_features = v * (w1.T @ ratio)
+    return Relevance(of_features.reshape(pools, -1).sum(0), bias, epsilon)
 
 
 def top_channels(relevance: Relevance, state: Image32, pool: str, crop_px: int) -> tuple[ChannelRelevance, ...]:
@@ -67,7 +69,7 @@ def top_channels(relevance: Relevance, state: Image32, pool: str, crop_px: int) 
     Parameters
     ----------
     state : (grid, grid, channels)
-    pool : ``max``: the peak is the grid cell that won; ``mean``: the one of largest magnitude
+    pool : ``mean``: the peak is the grid cell of largest magnitude; else the one that won the maximum
     crop_px : side of the crop that the peak is given in, px
     """
     grid = state.shape[0]
@@ -75,7 +77,7 @@ def top_channels(relevance: Relevance, state: Image32, pool: str, crop_px: int) 
     out = []
     for channel in chosen.tolist():
         values = np.ascontiguousarray(state[..., channel])
-        row, column = divmod(int(np.argmax(values if pool == "max" else np.abs(values))), grid)
+        row, column = divmod(int(np.argmax(np.abs(values) if pool == "mean" else values)), grid)
         peak = (int((column + 0.5) * crop_px / grid), int((row + 0.5) * crop_px / grid))
         out.append(ChannelRelevance(channel, float(relevance.channels[channel]), peak, values))
     return tuple(out)

@@ -55,7 +55,9 @@ def build_onnx(architecture: Architecture, weights: Weights, fire: Fire, mask_st
         if number == mask_step:
             g.one("Transpose", [x], name="mask_state", perm=[0, 2, 3, 1])
     g.one("Transpose", [x], name="state", perm=[0, 2, 3, 1])
-    pooled = g.one("Flatten", [g.one("GlobalMaxPool" if a.pool == "max" else "GlobalAveragePool", [x])])
+    operators = {"max": "GlobalMaxPool", "mean": "GlobalAveragePool"}
+    pools = [g.one("Flatten", [g.one(operators[kind], [x])]) for kind in a.pool.split("+")]
+    pooled = pools[0] if len(pools) == 1 else g.one("Concat", pools, axis=1)
     head = g.one("Relu", [_gemm(g, pooled, weights["head1"], weights["head1_bias"])])
     _gemm(g, head, weights["head2"], weights["head2_bias"], name="logits")
     states = ["state"] if mask_step is None else ["state", "mask_state"]
