@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from nca_edge.camera import list_images, read_image
 from nca_edge.classifier import Classifier, ModelChoice, load
 from nca_edge.errors import InputError, StorageError, UsageError
 from nca_edge.evaluate import Evaluation, Judged, Vocabulary, score
-from nca_edge.labelled import read_labelled
+from nca_edge.labelled import LabelledImage, half, read_labelled
 from nca_edge.pipeline import CropReading, read_crop
 from nca_edge.records import Explanation
 
@@ -109,8 +110,8 @@ class EvaluateRequest:
     um_per_px: float | None
     mapping: dict[str, str | None]
     """Data label -> class, group, or None to leave it out."""
-    fold: int | None
-    """Only this fold; None: all."""
+    fold: str | None
+    """Only this fold (``3``) or this half of it (``3b``); None: all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,7 @@ class EvaluateOutcome:
     """The result and what was left out of it."""
 
     model: str
+    manifest_sha256: str
     backend: str
     precision: str
     result: Evaluation
@@ -131,7 +133,8 @@ class EvaluateOutcome:
     def to_json(self) -> dict[str, Any]:
         """Plain dict."""
         return {
-            "model": self.model, "backend": self.backend, "precision": self.precision, **self.result.to_json(),
+            "model": self.model, "manifest_sha256": self.manifest_sha256, "backend": self.backend,
+            "precision": self.precision, **self.result.to_json(),
             "failures": list(self.failures), "skipped": self.skipped, "scale_sources": self.scale_sources,
             "notice": RESEARCH_USE,
         }  # fmt: skip
@@ -149,7 +152,7 @@ def evaluate(request: EvaluateRequest, choice: ModelChoice, progress: Callable[[
     """
     listed = read_labelled(request.data)
     if request.fold is not None:
-        listed = [image for image in listed if image.fold == request.fold]
+        listed = _of_fold(listed, request.fold)
         if not listed:
             raise UsageError(f"{request.data}: has no image of fold {request.fold}; leave --fold out or choose another.")
     classifier = load(choice)
@@ -174,6 +177,7 @@ def evaluate(request: EvaluateRequest, choice: ModelChoice, progress: Callable[[
     skipped = Counter(image.label for image in listed if image.label in vocabulary.skipped)
     return EvaluateOutcome(
         manifest.name,
+        classifier.bundle.sha256,
         classifier.backend.name,
         classifier.precision,
         score(judged),
@@ -181,6 +185,14 @@ def evaluate(request: EvaluateRequest, choice: ModelChoice, progress: Callable[[
         dict(skipped),
         dict(sources),
     )
+
+
+def _of_fold(listed: list[LabelledImage], fold: str) -> list[LabelledImage]:
+    given = re.fullmatch(r"([0-9]+)([ab]?)", fold)
+    if given is None:
+        raise UsageError(f"--fold {fold}: give a number, or a number and a half, such as 3 or 3b.")
+    number, wanted = int(given[1]), given[2] or "ab"
+    return [image for image in listed if image.fold == number and half(image.file) in wanted]
 
 
 def _judge(path: Path, classifier: Classifier, um_per_px: float | None) -> CropReading:
@@ -191,10 +203,12 @@ def evaluation_text(outcome: EvaluateOutcome) -> str:
     """The plain table for people."""
     r = outcome.result
     sure = "" if r.accuracy_when_sure is None else f", {r.accuracy_when_sure:.3f} of the answers that are not unsure"
+    f1, error = r.macro_f1_interval, r.calibration_error_interval
     lines = [
         f"{outcome.model} ({outcome.backend} {outcome.precision}), n = {r.n}",
-        f"accuracy {r.accuracy:.3f} ({r.accuracy_low:.3f} - {r.accuracy_high:.3f}), macro-F1 {r.macro_f1:.3f}, "
-        f"calibration error {r.calibration_error:.3f}",
+        f"accuracy {r.accuracy:.3f} ({r.accuracy_low:.3f} - {r.accuracy_high:.3f}), "
+        f"macro-F1 {r.macro_f1:.3f} ({f1[0]:.3f} - {f1[1]:.3f})",
+        f"calibration error {r.calibration_error:.3f} ({error[0]:.3f} - {error[1]:.3f})",
         f"not unsure: {r.coverage:.3f} of the crops{sure}",
         "",
         f"{'':<24}{'n':>6}{'recall':>8}   95 % interval   {'precision':>9}",

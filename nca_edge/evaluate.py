@@ -54,11 +54,17 @@ class Evaluation:
     accuracy_high: float
     macro_f1: float
     """Mean F1 over the true classes."""
+    macro_f1_interval: tuple[float, float]
+    """95 %, percentiles of 1,000 bootstrap samples."""
     calibration_error: float
     """Expected calibration error, 15 bins of equal width."""
+    calibration_error_interval: tuple[float, float]
+    """As above."""
     coverage: float
     """Share of crops that are not unsure."""
     accuracy_when_sure: float | None
+    accuracy_coverage: tuple[tuple[float, float, float], ...]
+    """(share answered, accuracy of these, their least confidence) from the most confident answers to all."""
     classes: tuple[ClassScore, ...]
     labels: tuple[str, ...]
     """Rows and columns of the confusion matrix: true classes first, then other answers."""
@@ -139,13 +145,48 @@ def score(judged: list[Judged]) -> Evaluation:
     sure = np.array([not j.unsure for j in judged])
     low, high = clopper_pearson(int(right.sum()), len(judged))
     rows = tuple(_class_score(name, confusion, index[name]) for name in truths)
-    f1 = [2 * confusion[i, i] / (confusion[i].sum() + confusion[:, i].sum()) for i in range(len(truths))]
+    confidence = np.array([j.confidence for j in judged])
+    pairs = np.array([(index[j.truth], index[j.answer]) for j in judged])
+    f1_interval, error_interval = _bootstrap(pairs, len(truths), confidence)
     return Evaluation(
-        len(judged), float(right.mean()), low, high, float(np.mean(f1)),
-        calibration_error(np.array([j.confidence for j in judged]), right),
-        float(sure.mean()), float(right[sure].mean()) if sure.any() else None,
+        len(judged), float(right.mean()), low, high, macro_f1(confusion, len(truths)), f1_interval,
+        calibration_error(confidence, right), error_interval,
+        float(sure.mean()), float(right[sure].mean()) if sure.any() else None, accuracy_coverage(confidence, right),
         rows, labels, tuple(tuple(int(v) for v in row) for row in confusion),
     )  # fmt: skip
+
+
+def macro_f1(confusion: NDArray[np.int64], classes: int) -> float:
+    """Mean F1 over the first ``classes`` rows; a class that is absent (from a bootstrap sample) is left out."""
+    said, true, hits = confusion.sum(0)[:classes], confusion.sum(1)[:classes], np.diag(confusion)[:classes]
+    present = true > 0
+    return float(np.mean(2 * hits[present] / (said + true)[present]))
+
+
+def accuracy_coverage(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> tuple[tuple[float, float, float], ...]:
+    """Accuracy of the most confident 5 %, 10 %, ... 100 % of the answers, and the least confidence among them."""
+    order = np.argsort(-confidence, kind="stable")
+    counts = sorted({max(1, round(len(order) * share / 20)) for share in range(1, 21)})
+    share_right = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
+    return tuple((n / len(order), float(share_right[n - 1]), float(confidence[order[n - 1]])) for n in counts)
+
+
+Interval = tuple[float, float]
+BOOTSTRAPS = 1000
+
+
+def _bootstrap(pairs: NDArray[np.int64], classes: int, confidence: NDArray[np.float64]) -> tuple[Interval, Interval]:
+    """95 % percentile intervals of macro-F1 and calibration error over cells drawn with replacement (Efron 1979)."""
+    rng = np.random.default_rng(0)
+    right, width = pairs[:, 0] == pairs[:, 1], int(pairs.max()) + 1
+    f1, error = [], []
+    for _ in range(BOOTSTRAPS):
+        drawn = rng.integers(0, len(pairs), len(pairs))
+        counts = np.bincount(pairs[drawn, 0] * width + pairs[drawn, 1], minlength=width * width)
+        f1.append(macro_f1(counts.reshape(width, width), classes))
+        error.append(calibration_error(confidence[drawn], right[drawn]))
+    low, high = np.percentile([f1, error], [2.5, 97.5], axis=1)
+    return (float(low[0]), float(high[0])), (float(low[1]), float(high[1]))
 
 
 def _class_score(name: str, confusion: NDArray[np.int64], i: int) -> ClassScore:
@@ -157,9 +198,4 @@ def _class_score(name: str, confusion: NDArray[np.int64], i: int) -> ClassScore:
 def calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_], bins: int = 15) -> float:
     """Expected calibration error (Guo et al. 2017): gap of confidence and accuracy in bins of equal width, weighted by size."""
     where = np.minimum((confidence * bins).astype(int), bins - 1)
-    gap = 0.0
-    for b in range(bins):
-        inside = where == b
-        if inside.any():
-            gap += inside.mean() * abs(confidence[inside].mean() - right[inside].mean())
-    return float(gap)
+    return float(np.abs(np.bincount(where, confidence - right, minlength=bins)).sum() / len(right))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import os
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from nca_edge.camera import IMAGE_SUFFIXES
 from nca_edge.errors import UsageError
@@ -21,6 +22,25 @@ class LabelledImage:
     """As the data set names it."""
     fold: int | None
     """Which part of a split it belongs to; None where the data set has no folds."""
+
+
+FOLDS = 4
+"""Folds of a data set that names none."""
+
+
+def fold_of(file: str) -> int:
+    """Fold of an image of a data set that names none, by the SHA-256 of its file name."""
+    return _digest(file)[1] % FOLDS
+
+
+def half(file: str) -> str:
+    """Which half of a validation fold an image belongs to, by the SHA-256 of its file name: ``a`` selects, stops, calibrates
+    and sets thresholds; every reported figure is on ``b``."""
+    return "ab"[_digest(file)[0] % 2]
+
+
+def _digest(file: str) -> bytes:
+    return hashlib.sha256(PurePosixPath(file).name.encode()).digest()
 
 
 def read_labelled(folder: Path) -> list[LabelledImage]:

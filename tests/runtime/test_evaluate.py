@@ -14,8 +14,8 @@ from PIL import Image
 from nca_edge.classifier import ModelChoice
 from nca_edge.crops import EvaluateOutcome, EvaluateRequest, evaluate, evaluation_text
 from nca_edge.errors import InputError, UsageError
-from nca_edge.evaluate import Judged, Vocabulary, calibration_error, score
-from nca_edge.labelled import LabelledImage, read_labelled
+from nca_edge.evaluate import Judged, Vocabulary, accuracy_coverage, calibration_error, score
+from nca_edge.labelled import LabelledImage, fold_of, half, read_labelled
 from nca_edge.records import Image8, Prediction
 
 CLASSES = ("basophil", "neutrophil_band", "neutrophil_segmented", "artefact")
@@ -71,6 +71,32 @@ def test_calibration_error_by_hand() -> None:
     confidence = np.array([0.94, 0.96, 0.5, 0.5])
     assert calibration_error(confidence, np.array([True, False, True, True])) == pytest.approx(0.5 * 0.45 + 0.5 * 0.5)
     assert calibration_error(np.array([1.0, 0.0]), np.array([True, False])) == 0.0  # the ends belong to a bin
+
+
+def test_accuracy_of_the_most_confident_by_hand() -> None:
+    """Four answers, the least confident wrong: all right up to three quarters, then three of four."""
+    curve = accuracy_coverage(np.array([0.6, 0.9, 0.8, 0.7]), np.array([False, True, True, True]))
+    assert curve == ((0.25, 1.0, 0.9), (0.5, 1.0, 0.8), (0.75, 1.0, 0.7), (1.0, 0.75, 0.6))
+
+
+def test_bootstrap_intervals_hold_the_figure_and_shrink_with_n() -> None:
+    few, many = score(judged("aa ab bb ba aa bb " * 5)), score(judged("aa ab bb ba aa bb " * 80))
+    for result in (few, many):
+        assert result.macro_f1_interval[0] < result.macro_f1 < result.macro_f1_interval[1]
+        low, high = result.calibration_error_interval
+        assert low < 0.9 - 4 / 6 < high
+    assert np.ptp(many.macro_f1_interval) < 0.5 * np.ptp(few.macro_f1_interval)
+    # 480 answers, 2 of 3 right in both classes: the standard error of F1 is about that of a share, 0.0215
+    assert np.ptp(many.macro_f1_interval) == pytest.approx(2 * 1.96 * 0.0215, rel=0.15)
+
+
+def test_halves_belong_to_file_names() -> None:
+    """SHA-256 of "c.png" begins with 58 (even), of "a.png" with 7f (odd); folders do not matter."""
+    assert (half("c.png"), half("x/c.png"), half("a.png")) == ("a", "a", "b")
+    names = [f"{n}.png" for n in range(2000)]
+    assert sum(half(name) == "a" for name in names) == pytest.approx(1000, abs=100)
+    counts = np.bincount([fold_of(name) for name in names])
+    assert len(counts) == 4 and counts == pytest.approx(np.full(4, 500), abs=80)
 
 
 def test_classes_mean_themselves() -> None:
@@ -164,7 +190,7 @@ def data(tmp_path: Path, cells: tuple[Image8, ...]) -> Path:
     return manifest(folder, "file,label,fold\na.png,neutrophil,0\nb.png,junk,0\nc.png,basophil,1\nbroken.png,basophil,1\n")
 
 
-def outcome_of(data: Path, mapping: dict[str, str | None] | None = None, fold: int | None = None) -> EvaluateOutcome:
+def outcome_of(data: Path, mapping: dict[str, str | None] | None = None, fold: str | None = None) -> EvaluateOutcome:
     choice = ModelChoice(backend="onnx", threads=1)
     return evaluate(EvaluateRequest(data, None, mapping or {}, fold), choice, lambda done, total: None)
 
@@ -181,10 +207,28 @@ def test_an_unreadable_image_is_a_failure(data: Path) -> None:
 
 
 def test_one_fold(data: Path) -> None:
-    outcome = outcome_of(data, {"junk": "artefact"}, fold=0)
+    outcome = outcome_of(data, {"junk": "artefact"}, fold="0")
     assert (outcome.result.n, outcome.failures, outcome.skipped) == (2, (), {})
     with pytest.raises(UsageError, match="no image of fold 7"):
-        outcome_of(data, fold=7)
+        outcome_of(data, fold="7")
+
+
+@pytest.mark.parametrize("fold", ["3c", "", "b", "-1", "3ab", "three"])
+def test_a_fold_that_is_none(data: Path, fold: str) -> None:
+    with pytest.raises(UsageError, match="such as 3 or 3b"):
+        outcome_of(data, fold=fold)
+
+
+def test_half_of_a_fold(data: Path) -> None:
+    """a.png and b.png are fold 0."""
+    named = {"neutrophil": "neutrophil", "junk": "artefact"}
+    sizes = {part: sum(half(f) == part for f in ("a.png", "b.png")) for part in "ab"}
+    for part, n in sizes.items():
+        if n:
+            assert outcome_of(data, dict(named), fold=f"0{part}").result.n == n
+        else:
+            with pytest.raises(UsageError, match=f"no image of fold 0{part}"):
+                outcome_of(data, dict(named), fold=f"0{part}")
 
 
 def test_not_one_image_can_be_read(data: Path) -> None:
@@ -199,8 +243,9 @@ def test_the_command(data: Path, call: Callable[..., Any]) -> None:
     assert done.code == 1
     told = json.loads(done.out)
     assert set(told) == {
-        "model", "backend", "precision", "n", "accuracy", "accuracy_low", "accuracy_high", "macro_f1", "calibration_error",
-        "coverage", "accuracy_when_sure", "classes", "labels", "confusion", "failures", "skipped", "scale_sources", "notice",
+        "model", "manifest_sha256", "backend", "precision", "n", "accuracy", "accuracy_low", "accuracy_high", "macro_f1",
+        "macro_f1_interval", "calibration_error", "calibration_error_interval", "accuracy_coverage", "coverage",
+        "accuracy_when_sure", "classes", "labels", "confusion", "failures", "skipped", "scale_sources", "notice",
     }  # fmt: skip
     assert told["n"] == 2
     assert done.err == (
