@@ -36,6 +36,14 @@ models_app = typer.Typer(help="Show and check model bundles.", rich_markup_mode=
 app.add_typer(models_app, name="models")
 
 
+class Device(str, Enum):
+    """Choices of --device."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
 class BackendName(str, Enum):
     """Choices of --backend."""
 
@@ -138,7 +146,9 @@ def evaluate(
     map_file: Annotated[
         Path | None, typer.Option("--map", help="JSON: {data label: class, group or null}.", metavar="FILE")
     ] = None,
-    fold: Annotated[int | None, typer.Option(help="Only this fold of the manifest.", metavar="K")] = None,
+    fold: Annotated[
+        str | None, typer.Option(help="Only this fold of the manifest, or half of it: 3 or 3b.", metavar="K")
+    ] = None,
     model: Model = None,
     backend: Backend = BackendName.auto,
     precision: Precision = PrecisionName.fp32,
@@ -231,20 +241,24 @@ def train(
     data: Annotated[Path, typer.Option(help="Labelled images with folds: manifest.csv (file,label,fold).", metavar="DIR")],
     out: Annotated[Path | None, typer.Option(help="Run folder; default ./runs/RECIPE-N.", metavar="RUN")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
-    max_minutes: Annotated[float, typer.Option(help="Stop after the epoch that passes this.", metavar="M")] = float("inf"),
+    max_minutes: Annotated[float, typer.Option(help="Stop when these have passed; go on with --resume.", metavar="M")] = float(
+        "inf"
+    ),
     fold: Annotated[int, typer.Option(help="Fold that validates.", metavar="K")] = 3,
     seed: Annotated[int, typer.Option(help="Of everything random.", metavar="S")] = 0,
     init: Annotated[Path | None, typer.Option(help="Begin with the weights of this run.", metavar="RUN")] = None,
+    device: Annotated[Device, typer.Option(help="Where it is computed; auto takes a GPU where there is one.")] = Device.auto,
     threads: Threads = 0,
 ) -> None:
-    """Train a model on a workstation (needs the train extra)."""
+    """Train a model on a workstation (needs the train extra); under torchrun on several GPUs or hosts."""
     loop = _stand("nca_train.loop", "train", "training")
     load_recipe = _stand("nca_train.recipe", "train", "training").load_recipe
     chosen = load_recipe(recipe)
     if resume and out is None:
         raise UsageError("--resume needs --out RUN: which run shall go on?")
     folder = out or _numbered(Path("runs"), chosen.name)
-    typer.echo(loop.train(loop.Job(chosen, data, folder, fold, seed, resume, max_minutes, threads, init), say))
+    job = loop.Job(chosen, data, folder, fold, seed, resume, max_minutes, threads, init, device.value)
+    typer.echo(loop.train(job, say, bar))
 
 
 @app.command()

@@ -33,12 +33,13 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, allow_nan=False))
 
 
-def bar(done: int, total: int) -> None:
-    """A progress bar, on a terminal only."""
+def bar(done: int, total: int, text: str = "") -> None:
+    """A progress bar, on a terminal only; ``text`` stands behind it."""
+    text = f" {text}\033[K" if text else ""
     if not on_terminal():
         return
     width = 30
     filled = width * done // max(total, 1)
     end = "\n" if done == total else ""
-    sys.stderr.write(f"\r[{'#' * filled}{'.' * (width - filled)}] {done}/{total}{end}")
+    sys.stderr.write(f"\r[{'#' * filled}{'.' * (width - filled)}] {done}/{total}{text}{end}")
     sys.stderr.flush()

@@ -43,4 +43,4 @@ def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from nca_train.loop import Job, train
     from tests.workstation.synthetic import quiet, tiny_recipe
 
-    return train(Job(tiny_recipe(), data, tmp_path_factory.mktemp("runs") / "tiny-1", seed=3), quiet)
+    return train(Job(tiny_recipe(), data, tmp_path_factory.mktemp("runs") / "tiny-1", seed=3, device="cpu"), quiet)

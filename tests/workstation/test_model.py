@@ -7,18 +7,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
-from torch.nn import functional as F
 
-from nca_edge.automaton import PRESETS, Architecture, Weights, draw_fire, fire_masks
+from nca_edge.automaton import POOLS, PRESETS, Architecture, Weights, draw_fire, fire_masks, pool
 from nca_edge.backends import NumpyBackend
 from nca_train.model import NCA
-from nca_train.perception import FULL, Perceive
+from nca_train.step import FULL
 
 BASE = Architecture(grid=8, fold=1, channels=12, hidden=10, steps=6, pool="max", update="bernoulli", head=7, classes=4)
 SMALL = [
-    replace(BASE, pool=pool, update=update, fold=fold, channels=3 * fold**2 + 5)
-    for pool in ("max", "mean")
+    replace(BASE, pool=kind, update=update, fold=fold, channels=3 * fold**2 + 5)
+    for kind in POOLS
     for update in ("bernoulli", "half-lattice")
     for fold in (1, 2, 3)
 ]
@@ -53,7 +51,7 @@ def test_torch_equals_numpy(a: Architecture) -> None:
     images, fire = random_images(a, 3), draw_fire(a, 5)
     answer = NumpyBackend(a, random_weights(a), fire)(images)
     with torch.inference_mode():
-        logits, state = model_of(a)(torch.from_numpy(images), fire)
+        (logits,), state = model_of(a)(torch.from_numpy(images), fire)
     assert np.abs(state.numpy() - answer.state).max() <= 1e-5
     assert np.abs(logits.numpy() - answer.logits).max() <= 1e-5
     assert np.abs(answer.state[..., a.image_channels :]).max() > 0.1, "the automaton did nothing"
@@ -66,35 +64,10 @@ def test_image_channels_never_change(a: Architecture) -> None:
     with torch.no_grad():
         model.w2.weight.fill_(1.0)  # also where the image rows are not 0
         seed = model.seed_state(images)
-        _, state = model(images)
+        _, state = model(images, draw_fire(a, 1))
     assert torch.equal(state[..., : a.image_channels], seed[..., : a.image_channels])
     assert torch.equal(seed[..., : a.image_channels].flatten().sort().values, images.flatten().sort().values)
     assert not seed[..., a.image_channels :].any()
-
-
-@pytest.mark.parametrize("phase", range(5))
-@pytest.mark.parametrize("rows, columns", [(4, 4), (2, 6), (6, 4)])
-def test_gradient_of_perception(phase: int, rows: int, columns: int) -> None:
-    torch.manual_seed(phase)
-    shapes = [(2, rows, columns, 2), (2, 1, 3, 3), (2,), (2, 1, 3, 3), (2,)]
-    inputs = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
-    assert torch.autograd.gradcheck(lambda *tensors: Perceive.apply(*tensors, phase), inputs)
-
-
-@pytest.mark.parametrize("phase", range(5))
-def test_perception_is_a_padded_convolution_at_the_lines_that_fire(phase: int) -> None:
-    torch.manual_seed(9)
-    x, k1, k2 = torch.randn(2, 6, 4, 3), torch.randn(3, 1, 3, 3), torch.randn(3, 1, 3, 3)
-    b1, b2 = torch.randn(3), torch.randn(3)
-    lines: tuple[slice, ...] = {
-        0: (slice(None), slice(0, None, 2)), 1: (slice(None), slice(1, None, 2)),
-        2: (slice(None), slice(None), slice(0, None, 2)), 3: (slice(None), slice(None), slice(1, None, 2)), FULL: (),
-    }[phase]  # fmt: skip
-    padded = F.pad(x.permute(0, 3, 1, 2), (1, 1, 1, 1), mode="reflect")
-    found: tuple[Tensor, Tensor] = Perceive.apply(x, k1, b1, k2, b2, phase)
-    for z, kernel, bias in zip(found, (k1, k2), (b1, b2), strict=True):
-        expected = F.conv2d(padded, kernel, bias, groups=3).permute(0, 2, 3, 1)[lines]
-        torch.testing.assert_close(z, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("phase", range(4))
@@ -103,40 +76,70 @@ def test_half_step_equals_the_step_with_its_mask(phase: int) -> None:
     model = model_of(a)
     torch.manual_seed(3)
     x = torch.randn(2, a.grid, a.grid, a.channels)
-    mask = torch.from_numpy(fire_masks(a, np.array([phase], np.uint8))[0]).float()[..., None]
+    mask = torch.from_numpy(fire_masks(a, np.array([phase], np.uint8))[0])
+    chosen = mask.expand(2, -1, -1).reshape(-1).nonzero()[:, 0]
     with torch.inference_mode():
-        torch.testing.assert_close(model.step_half(x, phase), model.step_masked(x, mask), rtol=0, atol=1e-6)
+        torch.testing.assert_close(model.step(x, phase), model.step(x, FULL, chosen), rtol=0, atol=1e-6)
 
 
-def test_half_step_learns_like_the_masked_step() -> None:
+def test_half_steps_learn_like_masked_steps() -> None:
     """The two rules share every weight, so their gradients must agree as well."""
-    a = replace(BASE, update="half-lattice")
-    model, x = model_of(a), torch.randn(2, a.grid, a.grid, a.channels)
-    masks = torch.from_numpy(fire_masks(a, np.arange(4, dtype=np.uint8))).float()[..., None]
+    a = replace(BASE, update="half-lattice", steps=4)
+    torch.manual_seed(3)
+    model, images = model_of(a), torch.from_numpy(random_images(a, 2))
+    phases = np.arange(4, dtype=np.uint8)
     gradients = []
-    for half in (True, False):
-        state = x
-        for phase in range(4):
-            state = model.step_half(state, phase) if half else model.step_masked(state, masks[phase])
+    for fire in (phases, fire_masks(a, phases).astype(np.uint8)):
         model.zero_grad()
-        state.square().mean().backward()
+        (logits,), state = model(images, fire)
+        (logits.square().sum() + state.square().mean()).backward()
         gradients.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
-    assert len(gradients[0]) == 7  # all but the head
-    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-6)
+    assert len(gradients[0]) == 11
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-5)
 
 
-def test_training_draws_fire_and_inference_does_not() -> None:
-    a = replace(BASE, steps=8)
-    for update in ("bernoulli", "half-lattice"):
-        model = model_of(replace(a, update=update))
-        images = torch.from_numpy(random_images(a, 2))
-        fire = draw_fire(model.architecture, 0)
-        with torch.inference_mode():
-            torch.manual_seed(0)
-            drawn = [model(images)[0] for _ in range(2)]
-            fixed = [model(images, fire)[0] for _ in range(2)]
-        assert not torch.equal(drawn[0], drawn[1])
-        assert torch.equal(fixed[0], fixed[1])
+@pytest.mark.parametrize("update", ["bernoulli", "half-lattice"])
+def test_schedules_of_numpy_and_torch_say_the_same(update: str) -> None:
+    a = replace(BASE, update=update)
+    model, images, fire = model_of(a), torch.from_numpy(random_images(a, 2)), draw_fire(a, 0)
+    each = torch.from_numpy(fire) if update == "half-lattice" else torch.from_numpy(fire).bool()[:, None].expand(-1, 2, -1, -1)
+    with torch.inference_mode():
+        (expected,), _ = model(images, fire)
+        (found,), _ = model(images, each)
+    assert torch.equal(found, expected)
+
+
+def test_each_image_follows_its_own_schedule() -> None:
+    model, images = model_of(BASE), torch.from_numpy(random_images(BASE, 2))
+    fires = [draw_fire(BASE, seed) for seed in (0, 1)]
+    with torch.inference_mode():
+        (together,), _ = model(images, torch.from_numpy(np.stack(fires, 1)).bool())
+        alone = [model(images[i : i + 1], fires[i])[0][0] for i in range(2)]
+    torch.testing.assert_close(together, torch.cat(alone), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("update", ["bernoulli", "half-lattice"])
+@pytest.mark.parametrize("keep_every", [0, 3])
+def test_an_exit_answers_as_an_automaton_of_fewer_steps(update: str, keep_every: int) -> None:
+    a = replace(BASE, update=update, pool="max+mean")
+    model, images, fire = model_of(a), torch.from_numpy(random_images(a, 2)), draw_fire(a, 0)
+    answers, state = model(images, fire, (4, 2), keep_every)
+    assert len(answers) == 3
+    for steps, logits in zip((4, 2, 6), answers, strict=True):
+        (expected,), last = model_of(replace(a, steps=steps))(images, fire[:steps])
+        assert torch.equal(logits, expected)
+        assert torch.equal(state, last) == (steps == 6)
+
+
+def test_pools_by_hand() -> None:
+    state = torch.tensor([[1.0, -4.0], [2.0, -3.0], [3.0, -2.0], [6.0, -1.0]]).reshape(1, 2, 2, 2)
+    a = replace(BASE, fold=1, grid=2, channels=4, pool="max")
+    wide = torch.cat([state, torch.zeros(1, 2, 2, 2)], 3)
+    expected = {"max": [6, -1, 0, 0], "mean": [3, -2.5, 0, 0], "max+mean": [6, -1, 0, 0, 3, -2.5, 0, 0]}
+    for kind, numbers in expected.items():
+        b = replace(a, pool=kind)
+        assert NCA(b).pool(wide).tolist() == [numbers] and b.features == len(numbers)
+        assert pool(wide[0].numpy(), kind).tolist() == numbers
 
 
 def test_presets_have_the_papers_sizes() -> None:
@@ -152,7 +155,7 @@ def test_bf16_is_close_to_fp32() -> None:
     images, fire = torch.from_numpy(random_images(a, 4)), draw_fire(a, 0)
     with torch.inference_mode():
         _, exact = model_of(a)(images, fire)
-        logits, state = model_of(a, bf16=True)(images, fire)
+        (logits,), state = model_of(a, bf16=True)(images, fire)
     assert state.dtype == logits.dtype == torch.float32
     error = float((state - exact).norm() / exact.norm())
     assert 0 < error <= 0.01  # eight bits of mantissa, 16 steps
@@ -179,4 +182,4 @@ def test_weights_are_a_copy_with_image_rows_zero() -> None:
 def test_an_untrained_automaton_leaves_its_state_alone() -> None:
     model, images = NCA(BASE), torch.from_numpy(random_images(BASE, 2))
     with torch.inference_mode():
-        assert torch.equal(model(images)[1], model.seed_state(images))
+        assert torch.equal(model(images, draw_fire(BASE, 0))[1], model.seed_state(images))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from nca_edge.errors import UsageError
-from nca_train.recipe import Recipe, load_recipe, parse_recipe, shipped_recipes
+from nca_train.recipe import Fields, Recipe, load_recipe, parse_recipe, shipped_recipes
 
 MINIMAL: dict[str, Any] = {
     "name": "tiny",
@@ -42,6 +42,14 @@ def test_minimal_recipe() -> None:
     recipe = parse_recipe(MINIMAL)
     assert (recipe.name, recipe.fields, recipe.sources, recipe.train.ema) == ("tiny", None, [], 0.0)
     assert recipe.model.architecture(classes=3).classes == 3
+    train = recipe.train
+    assert (train.decay, train.focal_gamma, train.exits, train.consistency, train.checkpoint_steps) == (0, 0, [], 0, 0)
+    assert parse_recipe(table(fields=FIELDS)).fields == Fields("fields", 0.1, 5, 2, white_cells=False)
+
+
+def test_pool_of_maxima_and_means_doubles_the_features() -> None:
+    architecture = parse_recipe(table(model__pool="max+mean", train__exits=[1, 3])).model.architecture(classes=3)
+    assert architecture.features == 16 and architecture.shapes()["head1"] == (8, 16)
 
 
 def test_whole_number_where_a_float_is_expected() -> None:
@@ -95,6 +103,21 @@ def test_whole_number_where_a_float_is_expected() -> None:
         (table(augment={"noise_sd": -0.1}), "augment.noise_sd must be at least 0"),
         (table(fields={**FIELDS, "um_per_px": 0}), "fields.um_per_px must be above 0"),
         (table(fields={**FIELDS, "platelets": -1}), "fields.platelets must be at least 0"),
+        (table(train__decay=1.0), "train.decay must be at least 0 and below 1"),
+        (table(train__focal_gamma=-1), "train.focal_gamma must be at least 0"),
+        (table(train__exits=[2.0]), "train.exits[0] must be int"),
+        (table(train__exits=2), "train.exits must be list"),
+        (table(train__exits=[1, 4]), "train.exits must lie between 0 and model.steps = 4"),
+        (table(train__exits=[0]), "train.exits must lie between 0 and model.steps = 4"),
+        (table(train__exit_weight=-0.1), "train.exit_weight must be at least 0"),
+        (table(train__consistency=-1), "train.consistency must be at least 0"),
+        (table(train__consistency_from=1.1), "train.consistency_from must be at least 0 and at most 1"),
+        (table(train__checkpoint_steps=0.5), "train.checkpoint_steps must be int"),
+        (table(train__checkpoint_steps=-1), "train.checkpoint_steps must be at least 0"),
+        (table(augment={"tone_sd": -0.1}), "augment.tone_sd must be at least 0"),
+        (table(augment={"fringe_um": "0.1"}), "augment.fringe_um must be float"),
+        (table(augment={"jpeg": float("nan")}), "augment.jpeg must be a finite number"),
+        (table(fields={**FIELDS, "white_cells": 1}), "fields.white_cells must be bool"),
         (table(name=""), "name must be"),
         (table(name="../up"), "name must be"),
     ],

@@ -60,7 +60,7 @@ def test_torch_reproduces_the_golden_outputs(released: Released) -> None:
     model = NCA(released.architecture)
     model.load_weights(released.weights)
     with torch.inference_mode():
-        state = model.evolve(model.seed_state(torch.from_numpy(released.images)), released.fire)
+        (state,) = model.evolve(model.seed_state(torch.from_numpy(released.images)), released.fire)
         pooled = model.pool(state)
         logits = model.head(pooled)
     golden = released.golden
@@ -104,6 +104,7 @@ def _captum(weights: Weights, pooled: np.ndarray, target: int) -> np.ndarray:
 
 
 def _random_heads() -> Iterator[tuple[Weights, np.ndarray]]:
+    """Heads on 16 features."""
     for seed in range(4):
         rng = np.random.default_rng(seed)
         shapes = {"head1": (24, 16), "head1_bias": (24,), "head2": (7, 24), "head2_bias": (7,)}
@@ -112,11 +113,14 @@ def _random_heads() -> Iterator[tuple[Weights, np.ndarray]]:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # captum's own hooks
-def test_captum_agrees_on_random_heads() -> None:
+@pytest.mark.parametrize("pools", [1, 2], ids=["one pool", "max+mean"])
+def test_captum_agrees_on_random_heads(pools: int) -> None:
     for weights, pooled in _random_heads():
         for target in range(7):
-            mine = head_relevance(pooled, weights, target)
-            assert np.abs(mine.channels - _captum(weights, pooled, target)).max() <= 1e-9
+            mine = head_relevance(pooled, weights, target, pools)
+            of_features = _captum(weights, pooled, target)
+            expected = of_features if pools == 1 else of_features[:8] + of_features[8:]
+            assert mine.channels.shape == expected.shape and np.abs(mine.channels - expected).max() <= 1e-9
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

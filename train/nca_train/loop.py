@@ -1,40 +1,35 @@
-"""The training loop: balanced draws, augmentation, averaged weights, one atomic checkpoint an epoch."""
+"""The training loop: balanced draws, augmentation, averaged weights; stopped at any moment, it goes on as if it had not."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import math
-import platform
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-import nca_edge
 from nca_edge.automaton import draw_fire
-from nca_edge.errors import UsageError
-from nca_train.augment import augment
-from nca_train.data import ARTEFACT, Cells, load_cells
+from nca_edge.errors import NcaEdgeError, UsageError
+from nca_train import draws
+from nca_train.augment import Sizes, augment
+from nca_train.cache import CACHE, cached_cells
+from nca_train.data import Cells
 from nca_train.model import NCA
+from nca_train.objective import objective
+from nca_train.parallel import Team, team
+from nca_train.patches import ARTEFACT
 from nca_train.recipe import Recipe
-from nca_train.store import (
-    CHECKPOINT,
-    FACTS,
-    METRICS,
-    WEIGHTS,
-    make_folder,
-    read_checkpoint,
-    read_facts,
-    replace,
-    save_arrays,
-)
+from nca_train.record import Record
+from nca_train.store import CHECKPOINT, make_folder
+
+SAVE_S = 120.0
+"""A checkpoint at least this often: a power cut costs no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +45,20 @@ class Job:
     seed: int = 0
     resume: bool = False
     max_minutes: float = math.inf
-    """Training stops after the epoch that passes this; one epoch is always made."""
+    """Training stops when this has passed, reading the data included; it can be resumed."""
     threads: int = 0
     """0: torch's own choice."""
     init: Path | None = None
     """Run whose weights this one begins with; None: random ones."""
+    device: str = "auto"
 
 
-def train(job: Job, say: Callable[[str], None]) -> Path:
-    """Train, or go on training; returns the run folder with ``weights.npz``, ``metrics.jsonl`` and ``run.json``.
+Tell = Callable[[int, int, str], None]
+"""Updates done, updates in all, what to say of them."""
+
+
+def train(job: Job, say: Callable[[str], None], tell: Tell = lambda done, total, text: None) -> Path:
+    """Train, or go on training; returns the run folder with ``weights.npz``, ``metrics.jsonl``, plots and ``run.json``.
 
     Raises
     ------
@@ -67,6 +67,49 @@ def train(job: Job, say: Callable[[str], None]) -> Path:
     StorageError
         The run folder cannot be written.
     """
+    deadline = time.monotonic() + job.max_minutes * 60
+    _check(job)
+    if job.threads:
+        torch.set_num_threads(job.threads)
+    with team(job.device) as mates:
+        speak = say if mates.leads else lambda text: None
+        trainer = Trainer(job, _cells(job, mates, speak), mates)
+        speak(
+            f"{len(trainer.cells.wide)} training and {len(trainer.cells.views)} validation cells of "
+            f"{len(trainer.cells.classes)} classes, {trainer.model.architecture.parameters:,} parameters, "
+            f"{trainer.model.architecture.macs / 1e9:.2f} GMAC a cell"
+        )
+        if job.resume and (job.out / CHECKPOINT).exists():
+            trainer.record.restore(trainer)
+            speak(f"going on after {trainer.update} of {trainer.updates} updates")
+        elif job.init is not None:
+            trainer.record.begin_from(trainer, job.init)
+        trainer.record.begin(trainer)
+        while not trainer.finished:
+            if trainer.advance(deadline, speak, tell if mates.leads else lambda done, total, text: None):
+                break
+        trainer.record.publish(trainer)  # once more: whoever was stopped between a checkpoint and these gets them now
+        mates.wait()
+    return job.out
+
+
+def _cells(job: Job, mates: Team, say: Callable[[str], None]) -> Cells:
+    """The cells, from the cache; the leader fills it while the others wait."""
+    wrong: NcaEdgeError | None = None
+    for turn in (True, False):
+        if mates.leads == turn and wrong is None:
+            try:
+                cells = cached_cells(job.recipe, job.data, (job.fold, job.seed), job.out.parent / CACHE, say)
+            except NcaEdgeError as error:
+                wrong = error
+        if mates.agree(wrong is not None):
+            with contextlib.suppress(OSError):
+                job.out.rmdir()  # an empty folder would be taken for a run
+            raise wrong or UsageError("the leading process could not read the data; see what it says.")
+    return cells
+
+
+def _check(job: Job) -> None:
     checkpoint = job.out / CHECKPOINT
     if checkpoint.exists() and not job.resume:
         raise UsageError(f"{job.out}: holds a run; add --resume to go on with it or choose another --out.")
@@ -74,139 +117,130 @@ def train(job: Job, say: Callable[[str], None]) -> Path:
         raise UsageError(f"{job.out}: there is no run to go on with; check --out or leave --resume out.")
     if not job.max_minutes > 0:
         raise UsageError(f"--max-minutes must be above 0, not {job.max_minutes:g}.")
-    if job.threads:
-        torch.set_num_threads(job.threads)
-    make_folder(job.out)  # before minutes of reading, not after them
-    try:
-        trainer = Trainer(job, load_cells(job.recipe, job.data, job.fold, job.seed))
-    except UsageError:
-        with contextlib.suppress(OSError):
-            job.out.rmdir()  # a folder with anything in it stays
-        raise
-    cells = trainer.cells
-    if job.init is not None and not checkpoint.exists():
-        trainer.begin_from(job.init)
-    say(f"{len(cells.wide)} training and {len(cells.views)} validation cells of {len(cells.classes)} classes")
-    if job.resume and checkpoint.exists():
-        trainer.restore(checkpoint)
-        say(f"going on after epoch {trainer.epoch}")
-    deadline = time.monotonic() + job.max_minutes * 60
-    while trainer.epoch < job.recipe.train.epochs:
-        say(trainer.one_epoch())
-        trainer.save()
-        if time.monotonic() >= deadline:
-            break
-    trainer.publish()  # once more: whoever was stopped between a checkpoint and its derived files gets them now
-    return job.out
+    if job.threads < 0:
+        raise UsageError("--threads must be 1 or more, or 0 for torch's own choice.")
+    make_folder(job.out)
 
 
 class Trainer:
     """Everything that changes while a model learns."""
 
-    def __init__(self, job: Job, cells: Cells) -> None:
-        torch.manual_seed(job.seed)
-        self.job, self.cells = job, cells
-        options = job.recipe.train
-        if len(cells.wide) < options.batch:
+    def __init__(self, job: Job, cells: Cells, mates: Team) -> None:
+        self.job, self.cells, self.team = job, cells, mates
+        self.options = job.recipe.train
+        if len(cells.wide) < self.options.batch:
             raise UsageError(
-                f"{job.data}: {len(cells.wide)} training cells are fewer than train.batch = {options.batch}; lower it."
+                f"{job.data}: {len(cells.wide)} training cells are fewer than train.batch = {self.options.batch}; lower it."
             )
+        self.groups = mates.share(self.options.batch, draws.GROUP)
+        torch.manual_seed(job.seed)
         architecture = job.recipe.model.architecture(len(cells.classes))
-        self.model = NCA(architecture, bf16=options.bf16)
-        self.averaged = NCA(architecture)
+        self.model = NCA(architecture, bf16=self.options.bf16).to(mates.device)
+        self.averaged = NCA(architecture, bf16=self.options.bf16).to(mates.device)
         self.averaged.load_state_dict(self.model.state_dict())
+        self.learner = mates.wrap(self.model)
         self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), options.learning_rate, betas=(0.9, 0.99), weight_decay=options.weight_decay
+            self.model.parameters(), self.options.learning_rate, betas=(0.9, 0.99), weight_decay=self.options.weight_decay
         )
         self.fire = draw_fire(architecture, job.seed)
-        self.epoch = self.update = 0
+        self.update = 0
         self.seconds = 0.0
-        self.begun_from: dict[str, Any] | None = None
+        self.losses: list[float] = []
         self.history: list[dict[str, Any]] = []
-        counts = np.bincount(cells.wide_labels, minlength=len(cells.classes)).astype(np.float64)
-        self.draw_weights = torch.from_numpy(counts**-options.balance)[torch.from_numpy(cells.wide_labels)]
-        self.updates_per_epoch = len(cells.wide) // options.batch
+        self.per_epoch = len(cells.wide) // self.options.batch
+        counts = np.bincount(cells.kinds, minlength=len(cells.allowed)).astype(np.float64)
+        self.draw_weights = torch.from_numpy(counts**-self.options.balance)[torch.from_numpy(cells.kinds)]
+        self.order = (-1, np.empty(0, np.int64))
+        self.mean, self.std = (torch.from_numpy(array).to(mates.device) for array in (cells.mean, cells.std))
+        self.record = Record(job)
 
-    def begin_from(self, run: Path) -> None:
-        """Take over the weights of another run of the same data and sizes.
+    @property
+    def updates(self) -> int:
+        """Updates that the recipe asks for."""
+        return self.options.epochs * self.per_epoch
 
-        Raises
-        ------
-        UsageError
-            It holds no such run.
-        """
-        facts, mine = read_facts(run) or {}, json.loads(json.dumps(self.facts()))
-        if any(facts.get(key) != mine[key] for key in ("architecture", "classes", "mean", "std", "fold")):
-            raise UsageError(f"--init {run}: holds no run of the same data, fold, seed and sizes; give another.")
-        with np.load(run / WEIGHTS, allow_pickle=False) as archive:
-            weights = {name: archive[name] for name in archive.files if name != "fire"}
-        self.model.load_weights(weights)
-        self.averaged.load_weights(weights)
-        self.begun_from = {key: facts[key] for key in ("recipe", "epochs_done", "training_minutes", "last")}
+    @property
+    def finished(self) -> bool:
+        """Whether all updates were made."""
+        return self.update >= self.updates
 
     def learning_rate(self) -> float:
-        """Linear warm-up, then a cosine down to a hundredth."""
-        options = self.job.recipe.train
+        """Linear warm-up, then a decay by a factor or along a cosine down to a hundredth."""
+        options = self.options
         if self.update < options.warmup_updates:
             return options.learning_rate * (self.update + 1) / options.warmup_updates
-        total = options.epochs * self.updates_per_epoch
-        done = (self.update - options.warmup_updates) / max(1, total - options.warmup_updates)
+        since = self.update - options.warmup_updates
+        if options.decay:
+            return float(options.learning_rate * options.decay**since)
+        done = since / max(1, self.updates - options.warmup_updates)
         return options.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
 
     def normalised(self, views: Tensor) -> Tensor:
         """(n, size, size, 3), 0..1 -> as the network sees it."""
-        return (views - torch.from_numpy(self.cells.mean)) / torch.from_numpy(self.cells.std)
+        return (views - self.mean) / self.std
 
-    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy, and a price on a state that leaves its range."""
-        options = self.job.recipe.train
-        logits, state = self.model(images)
-        loss = F.cross_entropy(logits, labels, label_smoothing=options.label_smoothing)
-        if options.overflow_weight:
-            loss = loss + options.overflow_weight * F.relu(state.abs() - options.overflow_bound).mean()
-        return loss
+    def advance(self, deadline: float, say: Callable[[str], None], tell: Tell) -> bool:
+        """Learn until the epoch ends or the time is up, and save; returns whether the time is up."""
+        started = saved = time.monotonic()
+        first, late = self.update, False
+        end = (self.update // self.per_epoch + 1) * self.per_epoch
+        while self.update < end:
+            self.losses.append(self.learn())
+            now = time.monotonic()
+            rate = (self.update - first) / (now - started)
+            minutes = (self.updates - self.update) / rate / 60
+            tell(self.update, self.updates, f"{rate * self.options.batch:.0f} images/s, {minutes:.0f} min left")
+            late = self.team.agree(now >= deadline)
+            if late:
+                break
+            if self.update < end and self.team.agree(now - saved >= SAVE_S):
+                self.seconds, started, first = self.seconds + now - started, now, self.update
+                self.record.save(self)
+                saved = now
+        self.seconds += time.monotonic() - started
+        if self.update == end:
+            self.close_epoch((self.update - first) * self.options.batch / (time.monotonic() - started), say)
+        self.record.save(self)
+        if self.update == end:
+            self.record.publish(self)
+        return late
 
-    def one_epoch(self) -> str:
-        """Draw as many cells as there are, learn from them, validate; returns a line for a person."""
-        started = time.monotonic()
-        recipe, cells = self.job.recipe, self.cells
-        generator = torch.Generator().manual_seed(self.job.seed * 100_003 + self.epoch)
-        torch.manual_seed(self.job.seed * 100_003 + self.epoch)  # augmentation and fire: the same after a resume
-        order = torch.multinomial(self.draw_weights, len(cells.wide), replacement=True, generator=generator).numpy()
-        self.model.train()
-        losses = []
-        for start in range(0, self.updates_per_epoch * recipe.train.batch, recipe.train.batch):
-            chosen = order[start : start + recipe.train.batch]
-            wide = torch.from_numpy(cells.wide[chosen])
-            size = self.model.architecture.size
-            images = self.normalised(augment(wide, cells.wide_um, recipe.view.view_um, size, recipe.augment))
-            losses.append(self.learn(images, torch.from_numpy(cells.wide_labels[chosen])))
-        finite = [loss for loss in losses if math.isfinite(loss)]
-        if not finite:
-            raise UsageError(f"epoch {self.epoch + 1}: no loss was finite; lower train.learning_rate and start again.")
-        self.epoch += 1
-        took = time.monotonic() - started
-        self.seconds += took
-        accuracy, without_artefact, largest = self.validate(limit=1200 if self.epoch < recipe.train.epochs else None)
-        row = {
-            "epoch": self.epoch, "loss": float(np.mean(finite)), "validation_accuracy": accuracy,
-            "validation_cell_accuracy": without_artefact, "state_largest": largest, "learning_rate": self.learning_rate(),
-            "images_per_s": len(losses) * recipe.train.batch / took, "seconds": self.seconds,
-        }  # fmt: skip
-        self.history.append(row)
-        left = (recipe.train.epochs - self.epoch) * took / 60
-        return (
-            f"epoch {self.epoch}/{recipe.train.epochs}: loss {row['loss']:.3f}, validation {accuracy:.3f} "
-            f"(cells {without_artefact:.3f}), {row['images_per_s']:.0f} images/s, {left:.0f} min left"
-        )
+    def batch(self) -> tuple[Tensor, Tensor]:
+        """This process's part of the update's batch: (n, size, size, 3) normalised images and (n, classes) bool."""
+        cells, recipe, device = self.cells, self.job.recipe, self.team.device
+        epoch, within = divmod(self.update, self.per_epoch)
+        if self.order[0] != epoch:
+            self.order = (epoch, draws.order(self.job.seed, epoch, self.draw_weights))
+        chosen = self.order[1][within * self.options.batch : (within + 1) * self.options.batch]
+        sizes = Sizes(cells.wide_um, recipe.view.view_um, self.model.architecture.size)
+        images, kinds = [], []
+        for group in self.groups:
+            mine = chosen[group * draws.GROUP : (group + 1) * draws.GROUP]
+            generator = draws.augmentation(self.job.seed, self.update, group, device)
+            images.append(augment(torch.from_numpy(cells.wide[mine]).to(device), sizes, recipe.augment, generator))
+            kinds.append(cells.kinds[mine])
+        return self.normalised(torch.cat(images)), torch.from_numpy(cells.allowed[np.concatenate(kinds)]).to(device)
 
-    def learn(self, images: Tensor, labels: Tensor) -> float:
-        """One update of the weights and of their average."""
-        options = self.job.recipe.train
+    def schedule(self, which: int) -> Tensor:
+        """This process's part of a schedule of this update."""
+        fire = draws.schedule(self.model.architecture, self.job.seed, self.update, which, self.options.batch)
+        if fire.ndim == 1:
+            return fire
+        return fire[:, self.groups.start * draws.GROUP : self.groups.stop * draws.GROUP].to(self.team.device)
+
+    def learn(self) -> float:
+        """One update of the weights and of their average; returns the loss of the whole batch."""
+        options = self.options
+        images, allowed = self.batch()
+        target = None
+        if options.consistency and self.update >= options.consistency_from * self.updates:
+            with torch.no_grad():
+                target = self.averaged(images, self.schedule(1))[0][-1]
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate()
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self.loss(images, labels)
+        answers, state = self.learner(images, self.schedule(0), options.exits, options.checkpoint_steps)
+        loss = objective(answers, state, allowed, target, options).mean()
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), options.clip)
         if torch.isfinite(norm):  # an overflowing update is skipped, not learnt
@@ -214,82 +248,41 @@ class Trainer:
         self.update += 1
         decay = min(options.ema, (1 + self.update) / (10 + self.update))
         with torch.no_grad():
-            for mean, current in zip(self.averaged.parameters(), self.model.parameters(), strict=True):
-                mean.lerp_(current, 1 - decay)
-        return loss.item()
+            torch._foreach_lerp_(list(self.averaged.parameters()), list(self.model.parameters()), 1 - decay)
+        return self.team.mean(loss.item())
+
+    def close_epoch(self, images_per_s: float, say: Callable[[str], None]) -> None:
+        """Validate, and write the epoch down."""
+        finite = [loss for loss in self.losses if math.isfinite(loss)]
+        epoch = self.update // self.per_epoch
+        if not finite:
+            raise UsageError(f"epoch {epoch}: no loss was finite; lower train.learning_rate and start again.")
+        self.losses = []
+        if not self.team.leads:
+            return
+        answers, largest = self.answers()
+        right = answers == self.cells.view_labels
+        cells = right[np.array(self.cells.classes)[self.cells.view_labels] != ARTEFACT]
+        row = {
+            "epoch": epoch, "loss": float(np.mean(finite)), "validation_accuracy": float(right.mean()),
+            "validation_cell_accuracy": float(cells.mean()), "state_largest": largest,
+            "learning_rate": self.learning_rate(), "images_per_s": images_per_s, "seconds": self.seconds,
+        }  # fmt: skip
+        self.history.append(row)
+        self.record.select(self, answers)
+        say(
+            f"epoch {epoch}/{self.options.epochs}: loss {row['loss']:.3f}, validation {row['validation_accuracy']:.3f} "
+            f"(cells {row['validation_cell_accuracy']:.3f}), {images_per_s:.0f} images/s"
+        )
 
     @torch.no_grad()
-    def validate(self, limit: int | None) -> tuple[float, float, float]:
-        """Accuracy over all validation cells, over the cells that are no artefact, and the largest state value."""
+    def answers(self) -> tuple[np.ndarray[Any, np.dtype[np.int64]], float]:
+        """The averaged weights' answer to each validation cell, and the largest state value."""
         self.averaged.eval()
-        every = max(1, len(self.cells.views) // limit) if limit else 1
-        views, labels = self.cells.views[::every], self.cells.view_labels[::every]
         answers, largest = [], 0.0
-        for start in range(0, len(views), 64):
-            images = self.normalised(torch.from_numpy(views[start : start + 64]).float() / 255)
-            logits, state = self.averaged(images, self.fire)
-            answers.append(logits.argmax(1).numpy())
+        for start in range(0, len(self.cells.views), 64):
+            views = torch.from_numpy(self.cells.views[start : start + 64]).to(self.team.device).float() / 255
+            (logits,), state = self.averaged(self.normalised(views), self.fire)
+            answers.append(logits.argmax(1).cpu().numpy())
             largest = max(largest, float(state.abs().max()))
-        right = np.concatenate(answers) == labels
-        cells = right[np.array(self.cells.classes)[labels] != ARTEFACT]
-        accuracy = float(right.mean())
-        return accuracy, float(cells.mean()) if len(cells) else accuracy, min(largest, float(np.finfo(np.float32).max))
-
-    def save(self) -> None:
-        """Write the checkpoint, then what is derived from it; each file is whole or the one before."""
-        state = {
-            "model": self.model.state_dict(), "averaged": self.averaged.state_dict(), "optimizer": self.optimizer.state_dict(),
-            "epoch": self.epoch, "update": self.update, "seconds": self.seconds, "history": self.history,
-            "recipe": json.dumps(self.job.recipe.decisive(), sort_keys=True),
-        }  # fmt: skip
-        replace(self.job.out / CHECKPOINT, lambda path: torch.save(state, path))
-        self.publish()
-
-    def publish(self) -> None:
-        """Write the averaged weights, the metrics and ``run.json``: all that the exporter and a reader need of the run."""
-        weights = self.averaged.weights()
-        replace(self.job.out / WEIGHTS, lambda path: save_arrays(path, {**weights, "fire": self.fire}))
-        lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in self.history)
-        replace(self.job.out / METRICS, lambda path: path.write_text(lines, "utf-8"))
-        facts = json.dumps(self.facts(), indent=1, allow_nan=False)
-        replace(self.job.out / FACTS, lambda path: path.write_text(facts, "utf-8"))
-
-    def restore(self, checkpoint: Path) -> None:
-        """Go on where a checkpoint stopped.
-
-        Raises
-        ------
-        UsageError
-            It is damaged, or belongs to another recipe, fold, seed or data.
-        """
-        state = read_checkpoint(checkpoint)
-        if state["recipe"] != json.dumps(self.job.recipe.decisive(), sort_keys=True):
-            raise UsageError(f"{checkpoint}: was trained with another recipe; go on with that one or choose another --out.")
-        mine, before = json.loads(json.dumps(self.facts())), read_facts(self.job.out) or {}
-        for key, what in (("fold", "--fold"), ("seed", "--seed"), *((k, "data") for k in ("classes", "mean", "std"))):
-            if key in before and before[key] != mine[key]:  # another fold would validate on cells that it was trained on
-                raise UsageError(f"{checkpoint}: was trained with another {what}; go on with that one or choose another --out.")
-        try:
-            self.model.load_state_dict(state["model"])
-            self.averaged.load_state_dict(state["averaged"])
-            self.optimizer.load_state_dict(state["optimizer"])
-        except (RuntimeError, ValueError) as error:
-            raise UsageError(f"{checkpoint}: does not fit this model and data; choose another --out.") from error
-        self.epoch, self.update, self.seconds = state["epoch"], state["update"], state["seconds"]
-        self.history = state["history"]
-        self.begun_from = before.get("begun_from")
-
-    def facts(self) -> dict[str, Any]:
-        """What ``run.json`` holds."""
-        cells = self.cells
-        return {
-            "recipe": self.job.recipe.to_json(), "begun_from": self.begun_from, "classes": cells.classes,
-            "architecture": asdict(self.model.architecture), "mean": cells.mean.tolist(), "std": cells.std.tolist(),
-            "fold": self.job.fold, "seed": self.job.seed,
-            "finished": self.epoch >= self.job.recipe.train.epochs, "epochs_done": self.epoch,
-            "training_minutes": round(self.seconds / 60, 1), "training_cells": len(cells.wide),
-            "training_cells_per_class": {c: int((cells.wide_labels == i).sum()) for i, c in enumerate(cells.classes)},
-            "validation_cells": len(cells.views), "last": self.history[-1] if self.history else None,
-            "versions": {"nca_edge": nca_edge.__version__, "torch": torch.__version__, "python": platform.python_version()},
-            "cpu_threads": torch.get_num_threads(),
-        }  # fmt: skip
+        return np.concatenate(answers), min(largest, float(np.finfo(np.float32).max))

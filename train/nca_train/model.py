@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
-from nca_edge.automaton import Architecture, Fire, Weights, draw_fire
-from nca_train.perception import FULL, Perceive
+from nca_edge.automaton import Architecture, Fire, Weights
+from nca_train.step import FULL, Step
 
 
 class NCA(nn.Module):
@@ -34,7 +36,7 @@ class NCA(nn.Module):
         self.w1 = nn.Linear(3 * a.channels, a.hidden)
         self.w2 = nn.Linear(a.hidden, a.channels, bias=False)
         nn.init.zeros_(self.w2.weight)  # the untrained automaton leaves its state alone (Mordvintsev et al. 2020)
-        self.head1 = nn.Linear(a.channels, a.head)
+        self.head1 = nn.Linear(a.features, a.head)
         self.head2 = nn.Linear(a.head, a.classes)
         free = torch.ones(a.channels, 1)
         free[: a.image_channels] = 0
@@ -51,63 +53,67 @@ class NCA(nn.Module):
         folded = images.reshape(n, a.grid, a.fold, a.grid, a.fold, 3).permute(0, 1, 3, 2, 4, 5)
         return F.pad(folded.reshape(n, a.grid, a.grid, a.image_channels), (0, a.channels - a.image_channels))
 
-    def delta(self, x: Tensor, z1: Tensor, z2: Tensor) -> Tensor:
-        """Change of the grid cells ``x`` (n, rows, columns, channels) with perceptions ``z1``, ``z2``; bf16 where it pays."""
-        y = torch.cat([x, z1, z2], dim=-1)
-        w2 = self.w2.weight * self.free
-        if not self.bf16:
-            return F.linear(F.relu(self.w1(y)), w2)
-        h = F.relu(F.linear(y.bfloat16(), self.w1.weight.bfloat16(), self.w1.bias.bfloat16()))
-        return F.linear(h, w2.bfloat16()).to(x.dtype)
-
-    def perceive(self, x: Tensor, phase: int) -> tuple[Tensor, Tensor]:
-        """Both depthwise convolutions of the grid cells of ``phase``."""
+    def step(self, x: Tensor, phase: int, fire: Tensor | None = None) -> Tensor:
+        """One update of (n, grid, grid, channels) states; ``phase`` and ``fire`` as ``Step`` takes them."""
         k1, k2 = self.k1, self.k2
-        z: tuple[Tensor, Tensor] = Perceive.apply(x, k1.weight, k1.bias, k2.weight, k2.bias, phase)  # type: ignore[no-untyped-call]
-        return z
+        parameters = (k1.weight, k1.bias, k2.weight, k2.bias, self.w1.weight, self.w1.bias, self.w2.weight * self.free)
+        stepped: Tensor = Step.apply(x, *parameters, fire, phase, self.bf16)  # type: ignore[no-untyped-call]
+        return stepped
 
-    def step_masked(self, x: Tensor, mask: Tensor) -> Tensor:
-        """One step where ``mask`` (broadcastable to (n, grid, grid, 1), 0/1) says which grid cells fire."""
-        return x + mask * self.delta(x, *self.perceive(x, FULL))
+    def evolve(self, state: Tensor, fire: Fire | Tensor, exits: Sequence[int] = (), keep_every: int = 0) -> list[Tensor]:
+        """Run all steps.
 
-    def step_half(self, x: Tensor, phase: int) -> Tensor:
-        """One half-lattice step: only the rows (phase 0, 1) or columns (2, 3) that fire are computed."""
-        n, height, width, channels = x.shape
-        axis = 2 if phase < 2 else 3
-        pairs = x.view(n, height // 2, 2, width, channels) if phase < 2 else x.view(n, height, width // 2, 2, channels)
-        lines = list(pairs.unbind(axis))
-        lines[phase % 2] = lines[phase % 2] + self.delta(lines[phase % 2], *self.perceive(x, phase))
-        return torch.stack(lines, axis).view(n, height, width, channels)
+        Parameters
+        ----------
+        fire : a schedule, or (steps, n, grid, grid) bool: one of each image
+        exits : steps after which the state is asked for, besides the last
+        keep_every : for the backward pass keep the state after every so many steps only; 0: keep all activations
 
-    def evolve(self, state: Tensor, fire: Fire | None = None) -> Tensor:
-        """Run all steps; ``fire`` None draws a schedule (``bernoulli``: anew for every image, as in training)."""
-        a = self.architecture
-        if a.update == "half-lattice":
-            phases = fire if fire is not None else draw_fire(a, int(torch.randint(2**31, (1,))))
-            for phase in phases:
-                state = self.step_half(state, int(phase))
-            return state
-        for step in range(a.steps):
-            if fire is None:
-                mask = (torch.rand(state.shape[0], a.grid, a.grid, 1, device=state.device) < 0.5).to(state.dtype)
+        Returns
+        -------
+        State after each of ``exits``, in that order, and after the last step.
+        """
+        stops = sorted({*exits, *(range(keep_every, self.architecture.steps, keep_every) if keep_every else ())})
+        after: dict[int, Tensor] = {}
+        for start, stop in zip([0, *stops], [*stops, self.architecture.steps], strict=True):
+            if keep_every and torch.is_grad_enabled():
+                state = checkpoint(self._steps, state, fire[start:stop], use_reentrant=False)
             else:
-                mask = torch.as_tensor(fire[step], dtype=state.dtype, device=state.device)[..., None]
-            state = self.step_masked(state, mask)
+                state = self._steps(state, fire[start:stop])
+            after[stop] = state
+        return [after[step] for step in (*exits, self.architecture.steps)]
+
+    def _steps(self, state: Tensor, fire: Fire | Tensor) -> Tensor:
+        for phase in fire:
+            if phase.ndim == 0:
+                state = self.step(state, int(phase))
+            else:
+                mask = torch.as_tensor(phase, device=state.device).expand(state.shape[:3])
+                state = self.step(state, FULL, mask.reshape(-1).nonzero()[:, 0])
         return state
 
     def pool(self, state: Tensor) -> Tensor:
-        """(n, grid, grid, channels) -> (n, channels)."""
-        return state.amax(dim=(1, 2)) if self.architecture.pool == "max" else state.mean(dim=(1, 2))
+        """(n, grid, grid, channels) -> (n, features)."""
+        kind = self.architecture.pool
+        if kind == "max":
+            return state.amax(dim=(1, 2))
+        mean = state.mean(dim=(1, 2))
+        return mean if kind == "mean" else torch.cat([state.amax(dim=(1, 2)), mean], 1)
 
     def head(self, pooled: Tensor) -> Tensor:
-        """(n, channels) -> (n, classes) logits."""
+        """(n, features) -> (n, classes) logits."""
         logits: Tensor = self.head2(F.relu(self.head1(pooled)))
         return logits
 
-    def forward(self, images: Tensor, fire: Fire | None = None) -> tuple[Tensor, Tensor]:
-        """(n, size, size, 3) normalised images -> logits (n, classes), final state (n, grid, grid, channels)."""
-        state = self.evolve(self.seed_state(images), fire)
-        return self.head(self.pool(state)), state
+    def forward(
+        self, images: Tensor, fire: Fire | Tensor, exits: Sequence[int] = (), keep_every: int = 0
+    ) -> tuple[list[Tensor], Tensor]:
+        """(n, size, size, 3) normalised images -> logits (n, classes) after each exit and in the end, and the final state.
+
+        Parameters as of ``evolve``.
+        """
+        states = self.evolve(self.seed_state(images), fire, exits, keep_every)
+        return [self.head(self.pool(state)) for state in states], states[-1]
 
     def weights(self) -> Weights:
         """Copy the weights out by the names of ``Architecture.shapes``; the image rows of W2 are written as 0."""

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import re
 import sys
-import types
-import typing
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from nca_edge.automaton import Architecture
 from nca_edge.errors import BundleError, UsageError
+from nca_train.tables import build
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -56,7 +54,7 @@ class Data:
     exclude: list[str] = field(default_factory=list)
     """Labels that are left out."""
     map: dict[str, str] = field(default_factory=dict)
-    """Data label -> class, where they differ."""
+    """Data label -> class, where they differ; ``a|b`` says that it is one of these, and trains without validating."""
     corner_patches: int = 0
     """Artefact patches taken away from the centred cell."""
 
@@ -73,6 +71,8 @@ class Fields:
     """Patches whose centre is far from every WBC box."""
     platelets: int
     """Patches centred on a box labelled Platelets."""
+    white_cells: bool = False
+    """Also learn from the WBC boxes that they are some white cell, whichever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +82,13 @@ class Train:
     epochs: int
     batch: int
     learning_rate: float
+    decay: float = 0.0
+    """Factor on the learning rate after every update, as the papers have it; 0: a cosine down to a hundredth."""
     warmup_updates: int = 0
     weight_decay: float = 0.0
     label_smoothing: float = 0.0
+    focal_gamma: float = 0.0
+    """Exponent of the focal loss (Lin et al. 2017), 0: cross-entropy."""
     balance: float = 0.0
     """A class of n images is drawn with weight n ** -balance an image."""
     ema: float = 0.0
@@ -93,7 +97,17 @@ class Train:
     """Largest gradient norm."""
     overflow_bound: float = 0.0
     overflow_weight: float = 0.0
+    exits: list[int] = field(default_factory=list)
+    """Steps after which the head is trained to answer already, besides the last."""
+    exit_weight: float = 0.0
+    """Weight of each of these answers; the last one's is 1."""
+    consistency: float = 0.0
+    """Weight of the divergence from what the averaged weights say under another fire schedule."""
+    consistency_from: float = 0.0
+    """Share of the training after which it counts."""
     bf16: bool = False
+    checkpoint_steps: int = 0
+    """Keep the state after every so many steps and compute the rest again in the backward pass; 0: keep everything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +125,19 @@ class Augment:
     stain_mix_sd: float = 0.0
     stain_strength_min: float = 1.0
     """Weakest stain, as a share of the one in the image: stray light and pale dyes; drawn log-uniformly up to 1."""
+    tone_sd: float = 0.0
+    """Of the logarithm of the exponent of a camera's tone curve on absorbance."""
     tint_sd: float = 0.0
     gradient_sd: float = 0.0
     glare: float = 0.0
     blur_um: float = 0.0
+    fringe_um: float = 0.0
+    """Standard deviation of the shift of each colour: lateral chromatic aberration; takes effect with ``blur_um``."""
     sharpen: float = 0.0
     """Strongest sharpening, as cameras do it and thick optics look: bright and dark rims around cells."""
     noise_sd: float = 0.0
+    jpeg: float = 0.0
+    """Coarsest quantization step of a block's mean, as a share of white."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,8 +219,12 @@ def parse_recipe(table: dict[str, Any]) -> Recipe:
     UsageError
         Unknown or missing key, wrong type, a value out of range, sizes that make no automaton.
     """
-    recipe: Recipe = _build(Recipe, table, "")
+    recipe: Recipe = build(Recipe, table, "")
     _check_ranges(recipe)
+    if any(not 0 < step < recipe.model.steps for step in recipe.train.exits):
+        raise UsageError(f"recipe: train.exits must lie between 0 and model.steps = {recipe.model.steps}.")
+    if recipe.augment.jpeg and recipe.model.grid * recipe.model.fold % 8:
+        raise UsageError("recipe: augment.jpeg needs views of whole 8x8 blocks; make model.grid * model.fold a multiple of 8.")
     try:
         recipe.model.architecture(classes=1)
     except BundleError as error:
@@ -212,8 +236,8 @@ _POSITIVE = (
     "view.view_um", "data.um_per_px", "fields.um_per_px", "train.learning_rate", "train.clip", "augment.stain_strength_min",
 )  # fmt: skip
 _AT_LEAST_1 = ("train.epochs", "train.batch")
-_BELOW_1 = ("train.ema", "train.label_smoothing")
-_SHARES = ("augment.swap_share", "augment.cut_share", "augment.stain_strength_min")
+_BELOW_1 = ("train.ema", "train.label_smoothing", "train.decay")
+_SHARES = ("augment.swap_share", "augment.cut_share", "augment.stain_strength_min", "train.consistency_from")
 
 
 def _check_ranges(recipe: Recipe) -> None:
@@ -236,42 +260,3 @@ def _check_ranges(recipe: Recipe) -> None:
             for broken, bound in rules:
                 if broken:
                     raise UsageError(f"recipe: {where} must be {bound}, not {value!r}.")
-
-
-def _build(kind: Any, table: dict[str, Any], where: str) -> Any:
-    hints = typing.get_type_hints(kind)
-    known = {f.name: f for f in fields(kind)}
-    for key in table:
-        if key not in known:
-            raise UsageError(f"recipe: unknown key {where}{key}; known here: {', '.join(known)}.")
-    values: dict[str, Any] = {}
-    for name, spec in known.items():
-        if name in table:
-            values[name] = _value(hints[name], table[name], where + name)
-        elif spec.default is MISSING and spec.default_factory is MISSING:
-            raise UsageError(f"recipe: {where}{name} is missing.")
-    return kind(**values)
-
-
-def _value(hint: Any, value: Any, where: str) -> Any:
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        if value is None:
-            return None
-        hint = next(arg for arg in typing.get_args(hint) if arg is not type(None))
-    if is_dataclass(hint):
-        if not isinstance(value, dict):
-            raise UsageError(f"recipe: {where} must be a table.")
-        return _build(hint, value, where + ".")
-    plain = typing.get_origin(hint) or hint
-    if plain is float and type(value) is int:
-        value = float(value)
-    if plain is float and isinstance(value, float) and not math.isfinite(value):
-        raise UsageError(f"recipe: {where} must be a finite number, not {value!r}.")
-    if type(value) is not plain:
-        raise UsageError(f"recipe: {where} must be {plain.__name__}, not {value!r}.")
-    if plain is list:
-        (item,) = typing.get_args(hint)
-        return [_value(item, entry, f"{where}[{n}]") for n, entry in enumerate(value)]
-    if plain is dict:
-        return {key: _value(str, entry, f"{where}.{key}") for key, entry in value.items()}
-    return value

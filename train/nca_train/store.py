@@ -19,6 +19,12 @@ CHECKPOINT = "last.pt"
 WEIGHTS = "weights.npz"
 METRICS = "metrics.jsonl"
 FACTS = "run.json"
+CALIBRATION = "calibration.npz"
+"""Training cells as the device sees them, for int8 export."""
+_HELD = {
+    "model", "averaged", "optimizer", "update", "seconds", "losses", "history", "recipe", "best", "best_row", "best_answers",
+    "identity",
+}  # fmt: skip
 
 
 def make_folder(folder: Path) -> None:
@@ -71,7 +77,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
     try:
         state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
-        missing = {"model", "averaged", "optimizer", "epoch", "update", "seconds", "history", "recipe"} - set(state)
+        missing = _HELD - set(state)
     except (OSError, RuntimeError, ValueError, TypeError, EOFError, LookupError, pickle.UnpicklingError) as error:
         raise UsageError(f"{path}: cannot be read as a checkpoint; start again with another --out.") from error
     if missing:
