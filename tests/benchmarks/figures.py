@@ -25,6 +25,11 @@ def percent(value: float, interval: list[float]) -> str:
     return f"{100 * value:.1f} % ({100 * interval[0]:.1f} - {100 * interval[1]:.1f})"
 
 
+def span(value: float, interval: list[float]) -> str:
+    """A figure with its 95 % interval."""
+    return f"{value:.3f} ({interval[0]:.3f} - {interval[1]:.3f})"
+
+
 Row = tuple[str, str, str, str]
 
 
@@ -36,16 +41,40 @@ def naming_rows() -> list[Row]:
     sure = f"{100 * home['coverage']:.1f} %, {100 * home['accuracy_when_sure']:.1f} %"
     right = percent(away["right"] / away["found"], away["right_interval"])
     return [
-        ("ten classes right, Acevedo-20 fold 3, an artefact answer is an error", accuracy, cells, file),
+        ("ten classes right, Acevedo-20 fold 3b, an artefact answer is an error", accuracy, cells, file),
+        ("macro-F1 there", span(home["macro_f1"], home["macro_f1_interval"]), cells, file),
         (
-            "macro-F1 / expected calibration error there",
-            f"{home['macro_f1']:.3f} / {home['calibration_error']:.3f}",
+            "expected calibration error there",
+            span(home["calibration_error"], home["calibration_error_interval"]),
             cells,
             file,
         ),
         ("answers that are not unsure there, and how many of these are right", sure, cells, file),
+        *(
+            (
+                f"best of five groups right, cut out by a person ({clinic['set']})",
+                percent(clinic["accuracy"], clinic["interval"]),
+                f"{clinic['n']} cells",
+                "clinics.json",
+            )
+            for clinic in read("clinics.json")["sets"]
+        ),
         ("five groups right in fields of another clinic (chula)", right, f"{away['found']} cells", "naming.json"),
+        *steadiness_rows(),
     ]
+
+
+def steadiness_rows() -> list[Row]:
+    """Answers that change where they should not."""
+    steady = read("schedules.json")
+    rows = []
+    for result in steady["sets"]:
+        scale = "scale estimated" if result["um_per_px"] is None else "scale given"
+        what = f"answers that change between two fire schedules, {result['set']}, {scale}"
+        rows.append((what, f"{100 * result['changed_pairs']:.1f} %", f"{result['n']} cells", "schedules.json"))
+    changed = percent(steady["changed_by_scale"], steady["changed_by_scale_interval"])
+    what = "answers that change when the scale is estimated, Acevedo-20 fold 3b"
+    return [*rows, (what, changed, f"{steady['sets'][0]['n']} cells", "schedules.json")]
 
 
 def detection_rows() -> list[Row]:
