@@ -33,9 +33,9 @@ _FIRING = {
 }
 
 
-def _reflect(x: Tensor, rows: tuple[int, int], columns: tuple[int, int]) -> Tensor:
+def _reflect(x: Tensor, rows: tuple[int, int], columns: tuple[int, int], dtype: torch.dtype) -> Tensor:
     n, height, width, channels = x.shape
-    padded = x.new_empty(n, height + sum(rows), width + sum(columns), channels)
+    padded = x.new_empty((n, height + sum(rows), width + sum(columns), channels), dtype=dtype)
     inside = padded[:, :, columns[0] : columns[0] + width]
     inside[:, rows[0] : rows[0] + height] = x
     if rows[0]:
@@ -62,16 +62,15 @@ def _fold_back(gradient: Tensor, rows: tuple[int, int], columns: tuple[int, int]
     return gradient[:, rows[0] : gradient.shape[1] - rows[1]]
 
 
-def _perceive(x: Tensor, padded: Tensor, kernels: tuple[tuple[Tensor, Tensor], ...], phase: int) -> Tensor:
-    """[x, k1*x, k2*x] of the grid cells that fire: (n, rows, columns, 3 channels)."""
-    channels, stride = x.shape[3], _GEOMETRY[phase][2]
-    firing = x[_FIRING[phase]]
-    y = x.new_empty((*firing.shape[:3], 3 * channels))
-    y[..., :channels] = firing
-    for i, (kernel, bias) in enumerate(kernels, start=1):
-        z = F.conv2d(padded.permute(0, 3, 1, 2), kernel, bias, stride, groups=channels)
-        y[..., i * channels : (i + 1) * channels] = z.permute(0, 2, 3, 1)
-    return y
+def _perceive(
+    x: Tensor, padded: Tensor, kernels: tuple[tuple[Tensor, Tensor], ...], phase: int, chosen: Tensor | None
+) -> list[Tensor]:
+    """x, k1*x and k2*x of the grid cells that fire, each (m, channels); never one tensor, which would be made by copying."""
+    parts = [_rows(x[_FIRING[phase]], chosen).to(padded.dtype)]
+    for kernel, bias in kernels:
+        z = F.conv2d(padded.permute(0, 3, 1, 2), kernel, bias, _GEOMETRY[phase][2], groups=x.shape[3])
+        parts.append(_rows(z.permute(0, 2, 3, 1), chosen))
+    return parts
 
 
 def _rows(y: Tensor, chosen: Tensor | None) -> Tensor:
@@ -97,13 +96,14 @@ class Step(torch.autograd.Function):
         if bf16:
             k1, b1, k2, b2, w1, bias, w2 = (parameter.bfloat16() for parameter in (k1, b1, k2, b2, w1, bias, w2))
         rows, columns, _ = _GEOMETRY[phase]
-        seen = x.to(w1.dtype)
-        y = _perceive(seen, _reflect(seen, rows, columns), ((k1, b1), (k2, b2)), phase)
-        h = torch.addmm(bias, _rows(y, fire), w1.t()).relu_()
+        own, first, second = _perceive(x, _reflect(x, rows, columns, w1.dtype), ((k1, b1), (k2, b2)), phase, fire)
+        of_own, of_first, of_second = w1.t().chunk(3)
+        h = torch.addmm(bias, own, of_own).addmm_(first, of_first).addmm_(second, of_second).relu_()
         delta = torch.mm(h, w2.t())
         out: Tensor = x.clone()
         if fire is None:
-            out[_FIRING[phase]] += delta.view(*y.shape[:3], -1)
+            firing = out[_FIRING[phase]]
+            firing += delta.view(firing.shape)
         else:
             out.view(-1, x.shape[3]).index_add_(0, fire, delta.to(x.dtype))
         ctx.save_for_backward(x, k1, b1, k2, b2, w1, w2, h, *([] if fire is None else [fire]))
@@ -119,21 +119,19 @@ class Step(torch.autograd.Function):
         d = _rows(gradients[0][firing], chosen).to(h.dtype)
         of_w2 = torch.mm(d.t(), h)
         dh = torch.ops.aten.threshold_backward(torch.mm(d, w2), h, 0)
-        seen = x.to(h.dtype)
-        padded = _reflect(seen, rows, columns)
-        y = _perceive(seen, padded, ((k1, b1), (k2, b2)), ctx.phase)
-        of_w1, of_bias = torch.mm(dh.t(), _rows(y, chosen)), dh.sum(0)
-        dy = torch.mm(dh, w1)
-        if chosen is not None:
-            dy = dy.new_zeros(y.numel() // dy.shape[1], dy.shape[1]).index_copy_(0, chosen, dy)
-        dy = dy.view(y.shape)
+        padded = _reflect(x, rows, columns, h.dtype)
+        seen = _perceive(x, padded, ((k1, b1), (k2, b2)), ctx.phase, chosen)
+        of_w1, of_bias = torch.cat([torch.mm(dh.t(), part) for part in seen], 1), dh.sum(0)
+        own, *of_z = (torch.mm(dh, weight) for weight in w1.chunk(3, 1))
         if ctx.phase != FULL:  # with strides, oneDNN has no fast backward in bfloat16: half of a training step went there
-            padded, k1, k2 = _reflect(x, rows, columns), k1.to(wide), k2.to(wide)
+            padded, k1, k2 = _reflect(x, rows, columns, wide), k1.to(wide), k2.to(wide)
         padded = padded.permute(0, 3, 1, 2)
         of_kernels: list[Tensor] = []
         parts = []
-        for i, kernel in enumerate((k1, k2), start=1):
-            dz = dy[..., i * channels : (i + 1) * channels].to(kernel.dtype).contiguous()
+        for dz, kernel in zip(of_z, (k1, k2), strict=True):
+            if chosen is not None:
+                dz = dz.new_zeros(x.numel() // channels, channels).index_copy_(0, chosen, dz)
+            dz = dz.to(kernel.dtype).view(gradients[0][firing].shape)
             wanted = [True, True, False]  # the bias's gradient is slower there than a sum
             dx, dk, _ = torch.ops.aten.convolution_backward(
                 dz.permute(0, 3, 1, 2), padded, kernel, None, stride, [0, 0], [1, 1], False, [0, 0], channels, wanted
@@ -141,5 +139,8 @@ class Step(torch.autograd.Function):
             parts.append(dx)
             of_kernels += [dk.to(wide, memory_format=torch.contiguous_format, copy=True), dz.sum((0, 1, 2), dtype=wide)]
         total = _fold_back(parts[0].add_(parts[1]).permute(0, 2, 3, 1), rows, columns) + gradients[0]
-        total[firing] += dy[..., :channels]
+        if chosen is None:
+            total[firing] += own.view(gradients[0][firing].shape)
+        else:
+            total.view(-1, channels).index_add_(0, chosen, own.to(wide))
         return total, *of_kernels, of_w1.to(wide), of_bias.to(wide), of_w2.to(wide), None, None, None

@@ -122,16 +122,15 @@ def read_run(folder: Path) -> Run:
     if facts.get("selected") is None:
         raise UsageError(f"{folder}: has no selected epoch; go on with --resume or leave it out.")
     try:
-        before = facts["begun_from"] or {}
         architecture = Architecture(**facts["architecture"])
         method = {**_flat(facts["recipe"]), **_flat({"architecture": facts["architecture"]})}
-        method |= _flat({"begun_from": before.get("recipe")})
+        method |= _flat({"begun_from": (facts["begun_from"] or {}).get("recipe")})
         return Run(
             folder, str(facts["recipe"]["name"]), method,
             tuple(str(source["name"]) for source in facts["recipe"]["sources"]), architecture,
             int(facts["seed"]), int(facts["fold"]), bool(facts["finished"]), int(facts["selected"]["epoch"]),
             _share(facts["selected"]["validation_cell_accuracy"]),
-            float(facts["training_minutes"]) + float(before.get("training_minutes", 0)),
+            _minutes(facts),
         )  # fmt: skip
     except (AttributeError, KeyError, TypeError, ValueError, BundleError) as error:
         raise UsageError(f"{folder / FACTS}: is not the record of a training run ({error}); train again.") from error
@@ -208,6 +207,12 @@ def rows(runs: Sequence[Run], tested: dict[str, dict[Path, float]]) -> tuple[Row
     return tuple(made)
 
 
+def _minutes(facts: dict[str, Any]) -> float:
+    """Training minutes, those of the run it began from included, and so on."""
+    before = facts.get("begun_from")
+    return float(facts["training_minutes"]) + (_minutes(before) if before else 0.0)
+
+
 def _place(run: Run) -> tuple[str, int]:
     """What tells a row from another at first sight."""
     return run.name, run.architecture.channels
@@ -219,7 +224,8 @@ def differences(table: Sequence[Row]) -> list[str]:
     for place in dict.fromkeys(_place(row.runs[0]) for row in table):
         same = [row for row in table if _place(row.runs[0]) == place]
         methods = [row.runs[0].method for row in same]
-        keys = sorted({key for m in methods for key in m if any(o.get(key) != m[key] for o in methods)})
+        apart = {key for m in methods for key in m if any(o.get(key) != m[key] for o in methods)}
+        keys = sorted({"begun_from" if key.startswith("begun_from.") else key for key in apart})
         sentences += [f"{', '.join(row.label for row in same)} differ in {', '.join(keys)}."] if keys else []
     return sentences
 
