@@ -247,6 +247,7 @@ def train(
     fold: Annotated[int, typer.Option(help="Fold that validates.", metavar="K")] = 3,
     seed: Annotated[int, typer.Option(help="Of everything random.", metavar="S")] = 0,
     init: Annotated[Path | None, typer.Option(help="Begin with the weights of this run.", metavar="RUN")] = None,
+    teacher: Annotated[Path | None, typer.Option(help="Learn from the teacher of this run.", metavar="RUN")] = None,
     device: Annotated[Device, typer.Option(help="Where it is computed; auto takes a GPU where there is one.")] = Device.auto,
     threads: Threads = 0,
 ) -> None:
@@ -257,7 +258,7 @@ def train(
     if resume and out is None:
         raise UsageError("--resume needs --out RUN: which run shall go on?")
     folder = out or _numbered(Path("runs"), chosen.name)
-    job = loop.Job(chosen, data, folder, fold, seed, resume, max_minutes, threads, init, device.value)
+    job = loop.Job(chosen, data, folder, fold, seed, resume, max_minutes, threads, init, device.value, teacher)
     typer.echo(loop.train(job, say, bar))
 
 

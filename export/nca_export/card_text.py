@@ -192,15 +192,15 @@ def credit(s: Source) -> str:
     return f"Images: {printable(first['attribution'])} Licence: {printable(first['licence'])}; resized, otherwise unchanged."
 
 
-def _earlier(facts: dict[str, Any]) -> list[dict[str, Any]]:
-    """The runs that a run began from, the first one first."""
-    before = facts.get("begun_from")
-    return [*_earlier(before), before] if before else []
+def _earlier(facts: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """The runs that a run began from and learnt from, each after its own, and what they were to it."""
+    before = [(role, facts.get(key)) for key, role in (("begun_from", "begun from"), ("taught_by", "teacher"))]
+    return [step for role, run in before if run for step in (*_earlier(run), (role, run))]
 
 
 def _cost(s: Source) -> str:
     f = s.facts
-    runs = [*(("begun from", before) for before in _earlier(f)), ("this run", f)]
+    runs = [*_earlier(f), ("this run", f)]
     rows = [(k, r["recipe"]["name"], str(r["epochs_done"]), f"{r['training_minutes']:.1f}") for k, r in runs]
     total = sum(r["training_minutes"] for _, r in runs)
     speed = f", {median(row['images_per_s'] for row in s.epochs):.0f} images/s (median over epochs)" if s.epochs else ""
@@ -225,23 +225,30 @@ def _limits(s: Source) -> str:
     ])  # fmt: skip
 
 
+def _training(facts: dict[str, Any], fold: int, out: str) -> list[str]:
+    """Commands that train a run, those of the runs that it needs first; ``out`` names its folder."""
+    lines, options = [], ""
+    for key, option in (("taught_by", "teacher"), ("begun_from", "init")):
+        if facts.get(key):
+            place = f"{out}-{option.upper()}"
+            lines += _training(facts[key], fold, place)
+            options += f" --{option} {place}"
+    seed = f" --seed {facts['seed']}" if "seed" in facts else ""
+    return [*lines, f"nca-edge train {facts['recipe']['name']} --data DATA --fold {fold}{seed} --out {out}{options}"]
+
+
 def _again(s: Source) -> str:
-    f, earlier, m = s.facts, _earlier(s.facts), s.bundle.manifest
-    name = f["recipe"]["name"]
-    options = f"--data DATA --fold {f['fold']} --seed {f['seed']} --device {'cpu' if f['device'] == 'cpu' else 'cuda'}"
+    f, m = s.facts, s.bundle.manifest
+    name, earlier = f["recipe"]["name"], _earlier(f)
+    *lines, last = _training(f, f["fold"], "RUN")
     launch = f"torchrun --nproc-per-node {f['processes']} --no-python " if f["processes"] > 1 else ""
-    lines = []
-    for n, before in enumerate(earlier, start=1):
-        seed = f"--seed {before['seed']} " if "seed" in before else ""
-        begun = f" --init BEFORE-{n - 1}" if n > 1 else ""
-        lines += [f"nca-edge train {before['recipe']['name']} --data DATA --fold {f['fold']} {seed}--out BEFORE-{n}{begun}"]
-    lines += [f"{launch}nca-edge train {name} {options} --out RUN" + (f" --init BEFORE-{len(earlier)}" if earlier else "")]
+    lines += [f"{launch}{last} --device {'cpu' if f['device'] == 'cpu' else 'cuda'}"]
     lines += [f"nca-edge export RUN --data DATA --out BUNDLE{'' if m.mask_step is None else f' --mask-step {m.mask_step}'}"]
     lines += [s.command(file) for file in WRITTEN_BY]
     lines += ["python -m nca_export.card BUNDLE --run RUN --results RESULTS --data DATA"]
     shipped = name in shipped_recipes() and load_recipe(name).to_json() == f["recipe"]
     stands = "is shipped" if shipped else "is not among those shipped now: it stands whole in manifest.json, under training"
-    others = f" Those of the runs before, which were stopped early, stand in {FACTS}, under begun_from." if earlier else ""
+    others = f" What came before stands in {FACTS}, under taught_by and begun_from, with the epochs made." if earlier else ""
     return "```\n" + "\n".join(lines) + f"\n```\n\nThe recipe `{name}` {stands}.{others} DATA is the training data, SETS " \
         "the folder of all data sets."  # fmt: skip
 

@@ -68,6 +68,8 @@ def read_run(folder: Path) -> Run:
         raise UsageError(f"{folder}: holds no training run (no {FACTS}); give the folder that nca-edge train wrote.")
     if _NEEDED - set(facts):
         raise UsageError(f"{folder}: {FACTS} has no {', '.join(sorted(_NEEDED - set(facts)))}; train again.")
+    if facts["architecture"] is None:
+        raise UsageError(f"{folder}: holds a teacher, which no board runs; give the run that learnt from it.")
     try:
         architecture = Architecture(**facts["architecture"])
         with np.load(io.BytesIO((folder / WEIGHTS).read_bytes()), allow_pickle=False) as archive:

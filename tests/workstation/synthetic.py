@@ -90,7 +90,7 @@ def tiny_recipe(**train: Any) -> Recipe:
         "view": {"view_um": 10.0},
         "data": {"um_per_px": 0.5, "map": {"platelet": "artefact"}, "corner_patches": 6},
         "fields": {"folder": "fields", "um_per_px": 0.25, "patches": 10, "platelets": 4, "white_cells": True},
-        "train": {"epochs": 12, "batch": 8, "learning_rate": 0.01, "ema": 0.9, **ways, **train},
+        "train": {"epochs": 12, "batch": 8, "learning_rate": 0.01, "ema": 0.9, "optimizer": "muon", **ways, **train},
         "augment": {"scale_sd": 0.05, "shift_um": 0.3, "noise_sd": 0.01},
         "sources": [{"name": "drawn", "licence": "CC0", "attribution": "nobody", "used_for": "tests"}],
     }

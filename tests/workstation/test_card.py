@@ -158,8 +158,8 @@ def test_card_tells_what_training_cost(run: Path, bundle: Path, results: Path) -
     assert cost[-1].startswith(f"{minutes + 1.5:.1f} minutes in all.")
     assert cost[-1].endswith("It was stopped early: the recipe asks for 12 epochs.")
     again = _lines(second, "How to reproduce")
-    assert "nca-edge train first --data DATA --fold 3 --out BEFORE-1" in again
-    assert "nca-edge train tiny --data DATA --fold 3 --seed 3 --device cpu --out RUN --init BEFORE-1" in again
+    assert "nca-edge train first --data DATA --fold 3 --out RUN-INIT" in again
+    assert "nca-edge train tiny --data DATA --fold 3 --seed 3 --out RUN --init RUN-INIT --device cpu" in again
     assert "The recipe `tiny` is not among those shipped now: it stands whole in manifest.json" in again[-1]
 
 

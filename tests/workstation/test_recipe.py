@@ -66,7 +66,7 @@ def test_whole_number_where_a_float_is_expected() -> None:
         (table(fields={**FIELDS, "file": "x"}), "unknown key fields.file"),
         (table(sources=[SOURCE, {**SOURCE, "year": "2020"}]), "unknown key sources[1].year"),
         (table(name=None), "name is missing"),
-        (table(model=None), "model is missing"),
+        (table(model=None), "give either model or teacher"),
         (table(model__steps=None), "model.steps is missing"),
         (table(fields={"folder": "x"}), "fields.um_per_px is missing"),
         (table(sources=[{"name": "a"}]), "sources[0].licence is missing"),
@@ -118,6 +118,11 @@ def test_whole_number_where_a_float_is_expected() -> None:
         (table(augment={"fringe_um": "0.1"}), "augment.fringe_um must be float"),
         (table(augment={"jpeg": float("nan")}), "augment.jpeg must be a finite number"),
         (table(fields={**FIELDS, "white_cells": 1}), "fields.white_cells must be bool"),
+        (table(teacher={"size": 16, "side": 32}), "give either model or teacher"),
+        (table(model=None, teacher={"size": 16}), "teacher.side is missing"),
+        (table(model=None, teacher={"size": 16, "side": 0}), "teacher.side must be at least 1"),
+        (table(distill={"weight": 1.1}), "distill.weight must be at least 0 and at most 1"),
+        (table(train__optimizer="sgd"), "train.optimizer must be one of adamw, muon"),
         (table(name=""), "name must be"),
         (table(name="../up"), "name must be"),
     ],
@@ -132,7 +137,7 @@ def test_errors_name_their_place(changed: dict[str, Any], said: str) -> None:
 @pytest.mark.parametrize("name", shipped_recipes())
 def test_shipped_recipes_load(name: str) -> None:
     recipe = load_recipe(name)
-    assert name.startswith(recipe.name)  # edge-tune goes on with edge and gives the same model
+    assert name.startswith(recipe.name)
     assert recipe.sources, "a shipped recipe says where its data come from"
     assert all(source.licence and source.attribution for source in recipe.sources)
 

@@ -34,7 +34,7 @@ loop.train(job, print)
 
 
 def recipe_of(update: str, epochs: int) -> Recipe:
-    recipe = tiny_recipe(epochs=epochs)
+    recipe = tiny_recipe(epochs=epochs, optimizer="muon" if update == "half-lattice" else "adamw")
     return replace(recipe, model=replace(recipe.model, update=update))
 
 

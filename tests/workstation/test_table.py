@@ -74,7 +74,7 @@ def test_table_json_and_figure_of_two_rows(tmp_path: Path) -> None:
         "                              chula                             75.0         n = 1\n"
         "\n"
         "accuracy: mean +- standard deviation (n - 1) over the runs; "
-        "minutes: their mean, with those of the run each began from.\n"
+        "minutes: their mean, with those of the teacher and of the run each began from.\n"
         "A validation half selected the epochs of its runs: accuracy on it is optimistic.\n"
         "b: stopped early; counted with what it had learnt.\n"
         f"{RESEARCH_USE}\n"
@@ -107,6 +107,9 @@ def test_minutes_of_the_first_stage_count(tmp_path: Path) -> None:
     before = {"recipe": tiny_recipe(epochs=3).to_json(), "epochs_done": 3, "training_minutes": 7.5, "last": None}
     (row,) = summed(write_run(tmp_path / "a", 0.8, begun_from=before))
     assert row.minutes == 17.5
+    taught_by = {"recipe": tiny_recipe(epochs=2).to_json(), "epochs_done": 2, "training_minutes": 4.0}
+    (row,) = summed(write_run(tmp_path / "b", 0.8, begun_from=before, taught_by=taught_by))
+    assert row.minutes == 21.5
 
 
 def test_folds_are_repetitions_and_are_named(tmp_path: Path) -> None:

@@ -54,9 +54,7 @@ def cached_cells(recipe: Recipe, folder: Path, split: tuple[int, int], cache: Pa
 def _key(recipe: Recipe, folder: Path, split: tuple[int, int]) -> str:
     """Hash of what the images, the recipe and the programs that read them are."""
     digest = hashlib.sha256(json.dumps([asdict(recipe.data), asdict(recipe.view), split], sort_keys=True).encode())
-    digest.update(
-        json.dumps([recipe.model.grid * recipe.model.fold, asdict(recipe.fields) if recipe.fields else None]).encode()
-    )
+    digest.update(json.dumps([recipe.size, asdict(recipe.fields) if recipe.fields else None]).encode())
     for module in (camera, labelled, preprocess, data_module, patches):
         digest.update(Path(str(module.__file__)).read_bytes())
     files = [folder / image.file for image in read_labelled(folder)]

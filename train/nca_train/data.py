@@ -100,7 +100,7 @@ def load_cells(recipe: Recipe, folder: Path, fold: int, seed: int) -> Cells:
     """
     view_um, side_um = recipe.view.view_um, recipe.view.view_um * WIDER
     wide = _Stack(round(side_um / WIDE_UM_PER_PX))
-    views = _Stack(recipe.model.grid * recipe.model.fold)
+    views = _Stack(recipe.size)
     for corrected, patch in _patches(recipe, folder, (fold, seed), {TRAIN, "a"}):
         if patch.part == TRAIN:
             wide.add(plain_view(corrected, patch.center, patch.um_per_px, side_um, wide.side), patch.label)
@@ -131,7 +131,7 @@ def load_views(recipe: Recipe, folder: Path, split: tuple[int, int], half: str, 
     UsageError
         As of ``load_cells``, or a label that the run does not know.
     """
-    views = _Stack(recipe.model.grid * recipe.model.fold)
+    views = _Stack(recipe.size)
     for corrected, patch in _patches(recipe, folder, split, {half}):
         if patch.label not in classes:
             raise UsageError(f"{folder}: {patch.label} is none of the classes of the run; give the data of that run.")

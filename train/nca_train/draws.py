@@ -14,7 +14,7 @@ from nca_edge.automaton import Architecture, draw_fire
 GROUP = 8
 """Images that are augmented together (and may lend each other their surroundings): the smallest part of a batch that one
 process can have."""
-_ORDER, _SCHEDULE, _AUGMENT = range(3)
+_ORDER, _SCHEDULE, _AUGMENT, _DROPOUT = range(4)
 
 
 def _number(*key: int) -> int:
@@ -47,3 +47,8 @@ def schedule(architecture: Architecture, seed: int, update: int, which: int, bat
 def augmentation(seed: int, update: int, group: int, device: torch.device) -> torch.Generator:
     """Generator for one group of ``GROUP`` images of an update."""
     return torch.Generator(device).manual_seed(_number(seed, _AUGMENT, update, group))
+
+
+def dropout(seed: int, update: int, rank: int) -> None:
+    """Set torch's own generator, which a teacher's dropout draws from, for one process's part of an update."""
+    torch.manual_seed(_number(seed, _DROPOUT, update, rank))

@@ -22,11 +22,13 @@ from nca_train.cache import CACHE, cached_cells
 from nca_train.data import Cells
 from nca_train.model import NCA
 from nca_train.objective import objective
+from nca_train.optimizer import Optimizer, average
 from nca_train.parallel import Team, team
 from nca_train.patches import ARTEFACT
 from nca_train.recipe import Recipe
 from nca_train.record import Record
 from nca_train.store import CHECKPOINT, make_folder
+from nca_train.teacher import Teacher, load_teacher
 
 SAVE_S = 120.0
 """A checkpoint at least this often: a power cut costs no more."""
@@ -51,6 +53,8 @@ class Job:
     init: Path | None = None
     """Run whose weights this one begins with; None: random ones."""
     device: str = "auto"
+    teacher: Path | None = None
+    """Run of the teacher that a recipe with ``[distill]`` learns from."""
 
 
 Tell = Callable[[int, int, str], None]
@@ -76,8 +80,7 @@ def train(job: Job, say: Callable[[str], None], tell: Tell = lambda done, total,
         trainer = Trainer(job, _cells(job, mates, speak), mates)
         speak(
             f"{len(trainer.cells.wide)} training and {len(trainer.cells.views)} validation cells of "
-            f"{len(trainer.cells.classes)} classes, {trainer.model.architecture.parameters:,} parameters, "
-            f"{trainer.model.architecture.macs / 1e9:.2f} GMAC a cell"
+            f"{len(trainer.cells.classes)} classes, {sum(p.numel() for p in trainer.model.parameters()):,} parameters"
         )
         if job.resume and (job.out / CHECKPOINT).exists():
             trainer.record.restore(trainer)
@@ -117,6 +120,11 @@ def _check(job: Job) -> None:
         raise UsageError(f"{job.out}: there is no run to go on with; check --out or leave --resume out.")
     if not job.max_minutes > 0:
         raise UsageError(f"--max-minutes must be above 0, not {job.max_minutes:g}.")
+    name = job.recipe.name
+    if job.recipe.distill is not None and job.teacher is None:
+        raise UsageError(f"recipe {name}: learns from a teacher: `nca-edge train teacher`, then give its run as --teacher RUN.")
+    if job.recipe.distill is None and job.teacher is not None:
+        raise UsageError(f"--teacher: recipe {name} has no table distill; add one or leave --teacher out.")
     if job.threads < 0:
         raise UsageError("--threads must be 1 or more, or 0 for torch's own choice.")
     make_folder(job.out)
@@ -134,15 +142,17 @@ class Trainer:
             )
         self.groups = mates.share(self.options.batch, draws.GROUP)
         torch.manual_seed(job.seed)
-        architecture = job.recipe.model.architecture(len(cells.classes))
-        self.model = NCA(architecture, bf16=self.options.bf16).to(mates.device)
-        self.averaged = NCA(architecture, bf16=self.options.bf16).to(mates.device)
+        self.model, self.averaged = (self._network().to(mates.device) for _ in range(2))
         self.averaged.load_state_dict(self.model.state_dict())
+        self.averaged.eval()
         self.learner = mates.wrap(self.model)
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), self.options.learning_rate, betas=(0.9, 0.99), weight_decay=self.options.weight_decay
-        )
-        self.fire = draw_fire(architecture, job.seed)
+        self.optimizer = Optimizer(self.model, self.options)
+        self.fire = draw_fire(self.model.architecture, job.seed) if isinstance(self.model, NCA) else None
+        self.teacher: Teacher | None = None
+        self.taught_by: dict[str, Any] | None = None
+        if job.teacher is not None:
+            self.teacher, self.taught_by = load_teacher(job.teacher, cells, job.recipe, job.fold)
+            self.teacher.to(mates.device)
         self.update = 0
         self.seconds = 0.0
         self.losses: list[float] = []
@@ -153,6 +163,13 @@ class Trainer:
         self.order = (-1, np.empty(0, np.int64))
         self.mean, self.std = (torch.from_numpy(array).to(mates.device) for array in (cells.mean, cells.std))
         self.record = Record(job)
+
+    def _network(self) -> NCA | Teacher:
+        recipe, cells = self.job.recipe, self.cells
+        if recipe.teacher is not None:
+            mean, std = torch.from_numpy(cells.mean), torch.from_numpy(cells.std)
+            return Teacher(len(cells.classes), recipe.teacher.side, mean, std)
+        return NCA(recipe.automaton.architecture(len(cells.classes)), bf16=self.options.bf16)
 
     @property
     def updates(self) -> int:
@@ -212,7 +229,7 @@ class Trainer:
         if self.order[0] != epoch:
             self.order = (epoch, draws.order(self.job.seed, epoch, self.draw_weights))
         chosen = self.order[1][within * self.options.batch : (within + 1) * self.options.batch]
-        sizes = Sizes(cells.wide_um, recipe.view.view_um, self.model.architecture.size)
+        sizes = Sizes(cells.wide_um, recipe.view.view_um, recipe.size)
         images, kinds = [], []
         for group in self.groups:
             mine = chosen[group * draws.GROUP : (group + 1) * draws.GROUP]
@@ -221,8 +238,10 @@ class Trainer:
             kinds.append(cells.kinds[mine])
         return self.normalised(torch.cat(images)), torch.from_numpy(cells.allowed[np.concatenate(kinds)]).to(device)
 
-    def schedule(self, which: int) -> Tensor:
-        """This process's part of a schedule of this update."""
+    def schedule(self, which: int) -> Tensor | None:
+        """This process's part of a schedule of this update; a teacher has none."""
+        if not isinstance(self.model, NCA):
+            return None
         fire = draws.schedule(self.model.architecture, self.job.seed, self.update, which, self.options.batch)
         if fire.ndim == 1:
             return fire
@@ -236,19 +255,22 @@ class Trainer:
         if options.consistency and self.update >= options.consistency_from * self.updates:
             with torch.no_grad():
                 target = self.averaged(images, self.schedule(1))[0][-1]
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate()
-        self.optimizer.zero_grad(set_to_none=True)
+        taught = None
+        if self.teacher is not None and self.job.recipe.distill is not None:
+            device = self.team.device.type
+            with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=self.options.bf16):
+                taught = self.job.recipe.distill.weight, self.teacher(images)[0][-1].float()
+        self.model.train()
+        draws.dropout(self.job.seed, self.update, self.team.rank)
+        self.optimizer.zero_grad()
         answers, state = self.learner(images, self.schedule(0), options.exits, options.checkpoint_steps)
-        loss = objective(answers, state, allowed, target, options).mean()
+        loss = objective(answers, state, allowed, target, options, taught).mean()
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), options.clip)
         if torch.isfinite(norm):  # an overflowing update is skipped, not learnt
-            self.optimizer.step()
+            self.optimizer.step(self.learning_rate())
         self.update += 1
-        decay = min(options.ema, (1 + self.update) / (10 + self.update))
-        with torch.no_grad():
-            torch._foreach_lerp_(list(self.averaged.parameters()), list(self.model.parameters()), 1 - decay)
+        average(self.averaged, self.model, min(options.ema, (1 + self.update) / (10 + self.update)))
         return self.team.mean(loss.item())
 
     def close_epoch(self, images_per_s: float, say: Callable[[str], None]) -> None:
@@ -278,7 +300,6 @@ class Trainer:
     @torch.no_grad()
     def answers(self) -> tuple[np.ndarray[Any, np.dtype[np.int64]], float]:
         """The averaged weights' answer to each validation cell, and the largest state value."""
-        self.averaged.eval()
         answers, largest = [], 0.0
         for start in range(0, len(self.cells.views), 64):
             views = torch.from_numpy(self.cells.views[start : start + 64]).to(self.team.device).float() / 255

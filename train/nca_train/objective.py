@@ -41,23 +41,38 @@ def divergence(logits: Tensor, target: Tensor) -> Tensor:
     return F.kl_div(F.log_softmax(logits, 1), F.log_softmax(target, 1), reduction="none", log_target=True).sum(1)
 
 
-def objective(answers: list[Tensor], state: Tensor, allowed: Tensor, target: Tensor | None, options: Train) -> Tensor:
+def objective(
+    answers: list[Tensor],
+    state: Tensor,
+    allowed: Tensor,
+    target: Tensor | None,
+    options: Train,
+    taught: tuple[float, Tensor] | None = None,
+) -> Tensor:
     """What one image costs.
 
     Parameters
     ----------
     answers : logits (n, classes) after each exit, and in the end
     state : (n, grid, grid, channels) in the end
-    target : logits that the answers should agree with
+    target : logits of the averaged weights, that the answers should agree with
+    taught : share of the loss, and the teacher's logits
 
     Returns
     -------
     (n,)
     """
+
+    def error(logits: Tensor) -> Tensor:
+        if taught is None:
+            return answer_loss(logits, allowed, options)
+        share, teacher = taught
+        return (1 - share) * answer_loss(logits, allowed, options) + share * divergence(logits, teacher)
+
     *early, last = answers
-    loss = answer_loss(last, allowed, options)
+    loss = error(last)
     for logits in early:
-        loss = loss + options.exit_weight * answer_loss(logits, allowed, options)
+        loss = loss + options.exit_weight * error(logits)
     if options.overflow_weight:
         loss = loss + options.overflow_weight * overflow(state, options.overflow_bound)
     if target is not None:

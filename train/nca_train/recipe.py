@@ -38,6 +38,24 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
+class Teacher:
+    """The recipe trains no automaton but the network that automata learn from."""
+
+    size: int
+    """Side of a view, px: the automaton's ``grid * fold``."""
+    side: int
+    """Side that the network sees the view enlarged to, px."""
+
+
+@dataclass(frozen=True, slots=True)
+class Distill:
+    """The automaton learns from a teacher's answers."""
+
+    weight: float
+    """Share of the loss that is the divergence from the teacher's answers; the rest is of the labels."""
+
+
+@dataclass(frozen=True, slots=True)
 class View:
     """What a cell image spans."""
 
@@ -82,6 +100,8 @@ class Train:
     epochs: int
     batch: int
     learning_rate: float
+    optimizer: str = "adamw"
+    """``adamw``, or ``muon`` for the matrices of the automaton and ``adamw`` for the rest."""
     decay: float = 0.0
     """Factor on the learning rate after every update, as the papers have it; 0: a cosine down to a hundredth."""
     warmup_updates: int = 0
@@ -156,13 +176,36 @@ class Recipe:
 
     name: str
     """Letters, digits, ``-``, ``_`` and ``.``: run and bundle folders are named after it."""
-    model: Model
     view: View
     data: Data
     train: Train
+    model: Model | None = None
+    """Left out only where ``teacher`` stands."""
+    teacher: Teacher | None = None
+    distill: Distill | None = None
     augment: Augment = field(default_factory=Augment)
     fields: Fields | None = None
     sources: list[Source] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        """Side of a view, px."""
+        if self.teacher is not None:
+            return self.teacher.size
+        return self.automaton.grid * self.automaton.fold
+
+    @property
+    def automaton(self) -> Model:
+        """Sizes of the automaton.
+
+        Raises
+        ------
+        UsageError
+            The recipe trains a teacher.
+        """
+        if self.model is None:
+            raise UsageError(f"recipe {self.name}: trains a teacher, which is no automaton; choose another.")
+        return self.model
 
     def to_json(self) -> dict[str, Any]:
         """Plain dict for ``run.json``."""
@@ -221,30 +264,37 @@ def parse_recipe(table: dict[str, Any]) -> Recipe:
     """
     recipe: Recipe = build(Recipe, table, "")
     _check_ranges(recipe)
-    if any(not 0 < step < recipe.model.steps for step in recipe.train.exits):
-        raise UsageError(f"recipe: train.exits must lie between 0 and model.steps = {recipe.model.steps}.")
-    if recipe.augment.jpeg and recipe.model.grid * recipe.model.fold % 8:
-        raise UsageError("recipe: augment.jpeg needs views of whole 8x8 blocks; make model.grid * model.fold a multiple of 8.")
+    if (recipe.model is None) == (recipe.teacher is None):
+        raise UsageError("recipe: give either model or teacher.")
+    if recipe.train.optimizer not in OPTIMIZERS:
+        raise UsageError(f"recipe: train.optimizer must be one of {', '.join(OPTIMIZERS)}, not {recipe.train.optimizer!r}.")
+    steps = recipe.model.steps if recipe.model is not None else 0
+    if any(not 0 < step < steps for step in recipe.train.exits):
+        raise UsageError(f"recipe: train.exits must lie between 0 and model.steps = {steps}.")
     try:
-        recipe.model.architecture(classes=1)
+        if recipe.model is not None:
+            recipe.model.architecture(classes=1)
     except BundleError as error:
         raise UsageError(f"recipe: {error}") from error
+    if recipe.augment.jpeg and recipe.size % 8:
+        raise UsageError("recipe: augment.jpeg needs views of whole 8x8 blocks; make model.grid * model.fold a multiple of 8.")
     return recipe
 
 
+OPTIMIZERS = ("adamw", "muon")
 _POSITIVE = (
     "view.view_um", "data.um_per_px", "fields.um_per_px", "train.learning_rate", "train.clip", "augment.stain_strength_min",
 )  # fmt: skip
-_AT_LEAST_1 = ("train.epochs", "train.batch")
+_AT_LEAST_1 = ("train.epochs", "train.batch", "teacher.size", "teacher.side")
 _BELOW_1 = ("train.ema", "train.label_smoothing", "train.decay")
-_SHARES = ("augment.swap_share", "augment.cut_share", "augment.stain_strength_min", "train.consistency_from")
+_SHARES = ("augment.swap_share", "augment.cut_share", "augment.stain_strength_min", "train.consistency_from", "distill.weight")
 
 
 def _check_ranges(recipe: Recipe) -> None:
     """Every number besides the sizes of the model, which ``Architecture`` checks, is 0 or more; some are held closer."""
     if not re.fullmatch(r"[\w-][\w.-]*", recipe.name, re.ASCII):
         raise UsageError(f"recipe: name must be letters, digits, '-', '_' and '.', not {recipe.name!r}.")
-    for table_name in ("view", "data", "fields", "train", "augment"):
+    for table_name in ("view", "data", "fields", "train", "augment", "teacher", "distill"):
         table = getattr(recipe, table_name)
         for key, value in (asdict(table) if table is not None else {}).items():
             if not isinstance(value, int | float):

@@ -17,6 +17,7 @@ from nca_edge.classifier import from_8bit
 from nca_edge.errors import UsageError
 from nca_edge.preprocess import cell_view
 from nca_edge.records import Image8
+from nca_train.model import NCA
 from nca_train.store import (
     CALIBRATION,
     CHECKPOINT,
@@ -52,7 +53,7 @@ class Record:
     def begin(self, trainer: Trainer) -> None:
         """Write down what the run is, which a resume checks, and training cells as the device sees them, for int8 export."""
         if trainer.team.leads:
-            views = calibration_views(trainer.cells, self.job.recipe.view.view_um, trainer.model.architecture.size)
+            views = calibration_views(trainer.cells, self.job.recipe.view.view_um, self.job.recipe.size)
             replace(self.job.out / CALIBRATION, lambda path: save_arrays(path, {"views": views}))
             self._write_facts(trainer)
 
@@ -81,7 +82,8 @@ class Record:
         if not trainer.team.leads:
             return
         weights = self.best or trainer.averaged.weights()
-        replace(self.job.out / WEIGHTS, lambda path: save_arrays(path, {**weights, "fire": trainer.fire}))
+        fire = {} if trainer.fire is None else {"fire": trainer.fire}
+        replace(self.job.out / WEIGHTS, lambda path: save_arrays(path, {**weights, **fire}))
         lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in trainer.history)
         replace(self.job.out / METRICS, lambda path: path.write_text(lines, "utf-8"))
         self._write_facts(trainer)
@@ -111,7 +113,7 @@ class Record:
             weights = {name: archive[name] for name in archive.files if name != "fire"}
         trainer.model.load_weights(weights)
         trainer.averaged.load_weights(weights)
-        kept = ("recipe", "seed", "epochs_done", "training_minutes", "selected", "begun_from")
+        kept = ("recipe", "seed", "epochs_done", "training_minutes", "selected", "begun_from", "taught_by")
         self.begun_from = {key: facts[key] for key in kept}
 
     def restore(self, trainer: Trainer) -> None:
@@ -127,8 +129,8 @@ class Record:
         if state["recipe"] != json.dumps(self.job.recipe.decisive(), sort_keys=True):
             raise UsageError(f"{checkpoint}: was trained with another recipe; go on with that one or choose another --out.")
         mine, before = self._identity(trainer), state["identity"]
-        for key, what in (("fold", "--fold"), ("seed", "--seed"), ("data", "data")):
-            if before[key] != mine[key]:  # another fold would validate on cells that it was trained on
+        for key, what in (("fold", "--fold"), ("seed", "--seed"), ("data", "data"), ("teacher", "--teacher")):
+            if before.get(key) != mine[key]:  # another fold would validate on cells that it was trained on
                 raise UsageError(f"{checkpoint}: was trained with another {what}; go on with that one or choose another --out.")
         try:
             trainer.model.load_state_dict(state["model"])
@@ -146,15 +148,20 @@ class Record:
         """What a resume must share with the beginning, besides the recipe; and what it began with."""
         facts: dict[str, Any] = json.loads(json.dumps(self.facts(trainer)))
         data = [facts[key] for key in ("classes", "mean", "std", "training_cells", "validation_cells")]
-        return {"fold": self.job.fold, "seed": self.job.seed, "data": data, "begun_from": self.begun_from}
+        return {
+            "fold": self.job.fold, "seed": self.job.seed, "data": data, "begun_from": self.begun_from,
+            "teacher": trainer.taught_by,
+        }  # fmt: skip
 
     def facts(self, trainer: Trainer) -> dict[str, Any]:
         """What ``run.json`` holds."""
         cells, job = trainer.cells, self.job
         single = [int((cells.kinds == i).sum()) for i in range(len(cells.allowed))]
         return {
-            "recipe": job.recipe.to_json(), "begun_from": self.begun_from, "classes": cells.classes,
-            "architecture": asdict(trainer.model.architecture), "mean": cells.mean.tolist(), "std": cells.std.tolist(),
+            "recipe": job.recipe.to_json(), "begun_from": self.begun_from, "taught_by": trainer.taught_by,
+            "classes": cells.classes,
+            "architecture": asdict(trainer.model.architecture) if isinstance(trainer.model, NCA) else None,
+            "mean": cells.mean.tolist(), "std": cells.std.tolist(),
             "fold": job.fold, "seed": job.seed, "finished": trainer.finished,
             "epochs_done": trainer.update // trainer.per_epoch, "updates_done": trainer.update,
             "training_minutes": round(trainer.seconds / 60, 1), "training_cells": len(cells.wide),

@@ -23,9 +23,12 @@ from nca_edge.terminal import say
 from nca_train.store import FACTS, read_facts
 
 NOTES = (
-    "accuracy: mean +- standard deviation (n - 1) over the runs; minutes: their mean, with those of the run each began from.",
+    "accuracy: mean +- standard deviation (n - 1) over the runs; minutes: their mean, with those of the teacher and of the run "
+    "each began from.",
     "A validation half selected the epochs of its runs: accuracy on it is optimistic.",
 )
+BEFORE = ("begun_from", "taught_by")
+"""Keys of ``run.json`` that hold the facts of another run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,7 @@ class Run:
     accuracy: float
     """Of the selected epoch on the white cells of its validation half, 0..1."""
     minutes: float
-    """Of training, with those of the run that it began from."""
+    """Of training, with those of its teacher and of the run that it began from."""
 
     def to_json(self) -> dict[str, Any]:
         """What tells it from its repetitions."""
@@ -124,7 +127,8 @@ def read_run(folder: Path) -> Run:
     try:
         architecture = Architecture(**facts["architecture"])
         method = {**_flat(facts["recipe"]), **_flat({"architecture": facts["architecture"]})}
-        method |= _flat({"begun_from": (facts["begun_from"] or {}).get("recipe")})
+        for key in BEFORE:
+            method |= _flat({key: (facts.get(key) or {}).get("recipe")})
         return Run(
             folder, str(facts["recipe"]["name"]), method,
             tuple(str(source["name"]) for source in facts["recipe"]["sources"]), architecture,
@@ -208,9 +212,8 @@ def rows(runs: Sequence[Run], tested: dict[str, dict[Path, float]]) -> tuple[Row
 
 
 def _minutes(facts: dict[str, Any]) -> float:
-    """Training minutes, those of the run it began from included, and so on."""
-    before = facts.get("begun_from")
-    return float(facts["training_minutes"]) + (_minutes(before) if before else 0.0)
+    """Training minutes, those of its teacher and of the run that it began from included, and so on."""
+    return float(facts["training_minutes"]) + sum(_minutes(facts[key]) for key in BEFORE if facts.get(key))
 
 
 def _place(run: Run) -> tuple[str, int]:
@@ -225,7 +228,7 @@ def differences(table: Sequence[Row]) -> list[str]:
         same = [row for row in table if _place(row.runs[0]) == place]
         methods = [row.runs[0].method for row in same]
         apart = {key for m in methods for key in m if any(o.get(key) != m[key] for o in methods)}
-        keys = sorted({"begun_from" if key.startswith("begun_from.") else key for key in apart})
+        keys = sorted({next((name for name in BEFORE if key.startswith(name + ".")), key) for key in apart})
         sentences += [f"{', '.join(row.label for row in same)} differ in {', '.join(keys)}."] if keys else []
     return sentences
 
