@@ -88,6 +88,8 @@ def train(job: Job, say: Callable[[str], None], tell: Tell = lambda done, total,
         elif job.init is not None:
             trainer.record.begin_from(trainer, job.init)
         trainer.record.begin(trainer)
+        if job.recipe.distill is not None and trainer.teacher is None:
+            speak("learning from the labels alone; better: `nca-edge train teacher`, then give its run as --teacher RUN")
         while not trainer.finished:
             if trainer.advance(deadline, speak, tell if mates.leads else lambda done, total, text: None):
                 break
@@ -121,8 +123,6 @@ def _check(job: Job) -> None:
     if not job.max_minutes > 0:
         raise UsageError(f"--max-minutes must be above 0, not {job.max_minutes:g}.")
     name = job.recipe.name
-    if job.recipe.distill is not None and job.teacher is None:
-        raise UsageError(f"recipe {name}: learns from a teacher: `nca-edge train teacher`, then give its run as --teacher RUN.")
     if job.recipe.distill is None and job.teacher is not None:
         raise UsageError(f"--teacher: recipe {name} has no table distill; add one or leave --teacher out.")
     if job.threads < 0:
