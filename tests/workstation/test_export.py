@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import pytest
 from nca_edge.classifier import ModelChoice, from_8bit, load
 from nca_edge.cli import app
 from nca_edge.errors import BundleError, UsageError
-from nca_export.bundle import export_run, read_run
+from nca_export.bundle import GROUPS, blood_shifts, export_run, read_run
 from nca_train.data import load_cells
 from nca_train.loop import Job, train
 from tests.workstation.synthetic import FOLDS, quiet, rows_of, tiny_recipe, write_data
@@ -125,3 +127,15 @@ def test_export_needs_no_torch() -> None:
     root = Path(__file__).parents[2]
     paths = os.pathsep.join(str(root / part) for part in (".", "train", "export"))
     assert subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": paths}, check=False).returncode == 0
+
+
+def test_eosinophils_lose_what_training_drew_too_often(run: Path) -> None:
+    found = read_run(run)
+    assert blood_shifts(found, 1.0) == {}  # two classes are no differential
+    five = {members[0]: 400 for members in GROUPS.values()} | {"eosinophil": 1600, "artefact": 9000}
+    recipe = replace(found.recipe, train=replace(found.recipe.train, balance=0.5))
+    facts = {**found.facts, "classes": list(five), "training_cells_per_class": five}
+    (shift,) = blood_shifts(replace(found, recipe=recipe, facts=facts), 0.5).items()
+    drawn = 40 / (40 + 4 * 20)  # square roots of the counts, artefacts left out
+    assert shift[0] == "eosinophil"
+    assert shift[1] == pytest.approx(0.5 * (math.log(0.02 / 0.98) - math.log(drawn / (1 - drawn))))
