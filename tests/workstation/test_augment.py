@@ -104,10 +104,16 @@ def test_cut_whitens_one_side() -> None:
 
 @pytest.mark.parametrize("name", [field.name for field in fields(Augment)])
 def test_every_option_changes_the_view(name: str) -> None:
-    plain = Augment(blur_um=1.0) if name == "fringe_um" else Augment()
+    plain = {"fringe_um": Augment(blur_um=1.0), "own_colour_share": Augment(tint_sd=0.5)}.get(name, Augment())
     wide, sizes = noise(8), Sizes(35.0, 25.0, 16)
     before = augment(wide, sizes, plain, dice(1))
     assert not torch.equal(augment(wide, sizes, replace(plain, **{name: 0.5}), dice(1)), before)
+
+
+def test_views_in_their_own_colours_are_turned_and_shifted_only() -> None:
+    geometry = replace(Augment(), scale_sd=0.2, shift_um=1.0)
+    own = augment(noise(8), SIZES, replace(geometry, own_colour_share=1.0, tint_sd=0.5, noise_sd=0.2, glare=0.9), dice(1))
+    torch.testing.assert_close(own, augment(noise(8), SIZES, geometry, dice(1)))
 
 
 def test_tone_curves_keep_white_and_the_order_of_greys() -> None:

@@ -65,8 +65,9 @@ def augment(wide: Tensor, sizes: Sizes, options: Augment, generator: torch.Gener
     dice = _Dice(generator)
     views = _geometry(wide.permute(0, 3, 1, 2).float() / 255, sizes, options, dice)
     views = _cut(_swap(views, sizes.view_um, options, dice), options, dice)
-    views = _colour(views, options, dice)
-    views = _optics(views, sizes.view_um / sizes.size, options, dice).permute(0, 2, 3, 1).contiguous()
+    varied = _optics(_colour(views, options, dice), sizes.view_um / sizes.size, options, dice)
+    own = dice.uniform(views.shape[0], 1, 1, 1) < options.own_colour_share
+    views = torch.where(own, views, varied).permute(0, 2, 3, 1).contiguous()
     return torch.from_numpy(match_stain(views.cpu().numpy())).to(views.device)
 
 

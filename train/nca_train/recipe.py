@@ -142,6 +142,8 @@ class Augment:
     """Share of images whose surroundings come from another image of the batch."""
     cut_share: float = 0.0
     """Share of images that the field's edge cuts."""
+    own_colour_share: float = 0.0
+    """Share of images that keep their own colours and sharpness: nothing below this line happens to them."""
     stain_mix_sd: float = 0.0
     stain_strength_min: float = 1.0
     """Weakest stain, as a share of the one in the image: stray light and pale dyes; drawn log-uniformly up to 1."""
@@ -287,7 +289,14 @@ _POSITIVE = (
 )  # fmt: skip
 _AT_LEAST_1 = ("train.epochs", "train.batch", "teacher.size", "teacher.side")
 _BELOW_1 = ("train.ema", "train.label_smoothing", "train.decay")
-_SHARES = ("augment.swap_share", "augment.cut_share", "augment.stain_strength_min", "train.consistency_from", "distill.weight")
+_SHARES = (
+    "augment.swap_share",
+    "augment.cut_share",
+    "augment.own_colour_share",
+    "augment.stain_strength_min",
+    "train.consistency_from",
+    "distill.weight",
+)
 
 
 def _check_ranges(recipe: Recipe) -> None:
