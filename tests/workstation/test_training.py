@@ -160,9 +160,30 @@ def test_a_run_begins_with_the_weights_of_another(run: Path, data: Path, tmp_pat
     with np.load(run / "weights.npz") as first, np.load(out / "weights.npz") as tuned:
         assert all(np.abs(first[name] - tuned[name]).max() < 1e-5 for name in first.files if name != "fire")
     assert json.loads((out / "run.json").read_text("utf-8"))["begun_from"]["epochs_done"] == 12
-    other = replace(recipe, model=replace(recipe.model, hidden=recipe.model.hidden + 1))
+
+
+@pytest.mark.parametrize("size", ["channels", "hidden"])
+def test_no_smaller_run_begins_with_the_weights_of_a_larger(run: Path, data: Path, tmp_path: Path, size: str) -> None:
+    recipe = tiny_recipe()
+    other = replace(recipe, model=replace(recipe.model, **{size: getattr(recipe.model, size) - 1}))
     with pytest.raises(UsageError, match="--init"):
         train(Job(other, data, tmp_path / "third", seed=3, init=run, device="cpu"), quiet)
+
+
+def test_a_wider_run_begins_with_the_answers_of_a_narrower(run: Path, data: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe()
+    wider = replace(recipe, model=replace(recipe.model, hidden=recipe.model.hidden + 5))
+    wider = replace(wider, train=replace(recipe.train, epochs=1, learning_rate=1e-7, warmup_updates=0, weight_decay=0))
+    out = train(Job(wider, data, tmp_path / "wider", seed=3, init=run, device="cpu"), quiet)
+    images = torch.randn(4, 16, 16, 3, generator=torch.Generator().manual_seed(0))
+    logits = []
+    for folder, chosen in ((run, recipe), (out, wider)):
+        with np.load(folder / "weights.npz") as archive:
+            weights, fire = {name: archive[name] for name in archive.files if name != "fire"}, archive["fire"]
+        model = NCA(chosen.automaton.architecture(len(json.loads((folder / "run.json").read_text("utf-8"))["classes"])))
+        model.load_weights(weights)
+        logits.append(model(images, fire)[0][-1].detach())
+    torch.testing.assert_close(logits[0], logits[1], rtol=0, atol=1e-4)
 
 
 # --- single parts -------------------------------------------------------------------------------------------------------

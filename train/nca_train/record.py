@@ -101,16 +101,24 @@ class Record:
     def begin_from(self, trainer: Trainer, run: Path) -> None:
         """Take over the weights of another run of the same data and sizes.
 
+        ``hidden`` may have grown: the new hidden channels begin with random inputs and without a say (W2 is 0 there), so that
+        the answers are at first the same (Chen et al. 2016, Net2Net).
+
         Raises
         ------
         UsageError
             It holds no such run.
         """
         facts, mine = read_facts(run) or {}, json.loads(json.dumps(self.facts(trainer)))
-        if any(facts.get(key) != mine[key] for key in ("architecture", "classes", "fold")):
+        sizes = {**mine["architecture"], "hidden": (facts.get("architecture") or {}).get("hidden")}
+        same = all(facts.get(key) == mine[key] for key in ("classes", "fold")) and facts.get("architecture") == sizes
+        if not same or sizes["hidden"] > mine["architecture"]["hidden"]:
             raise UsageError(f"--init {run}: holds no run of the same classes, fold and sizes; give another.")
+        weights = trainer.model.weights()
         with np.load(run / WEIGHTS, allow_pickle=False) as archive:
-            weights = {name: archive[name] for name in archive.files if name != "fire"}
+            for name, whole in weights.items():
+                part = archive[name]
+                whole[tuple(slice(0, n) for n in part.shape)] = part
         trainer.model.load_weights(weights)
         trainer.averaged.load_weights(weights)
         kept = ("recipe", "seed", "epochs_done", "training_minutes", "selected", "begun_from", "taught_by")
