@@ -10,10 +10,9 @@ import hashlib
 import io
 import json
 import math
-import os
 import zipfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -90,6 +89,8 @@ class Bundle:
     """(n, size, size, 3) uint8 corrected views of real cells."""
     golden_logits: NDArray[np.float32]
     """(n, classes) float32, by the NumPy reference."""
+    golden_variants: dict[str, NDArray[np.float32]]
+    """``format-precision`` -> (n, classes) float32, what that graph said where it was exported."""
     contents: dict[str, bytes]
     """File name -> the bytes that were verified; what runs is what was checked."""
     sha256: str
@@ -145,56 +146,18 @@ def load_bundle(folder: Path) -> Bundle:
     fire = unpack_fire(architecture, fire)
     architecture.check_weights(arrays)
     golden = _arrays("golden.npz", contents)
-    views, logits = golden.get("views"), golden.get("logits")
+    views, logits = golden.pop("views", None), golden.pop("logits", None)
     if (
         views is None or logits is None or views.dtype != np.uint8 or not len(views)
         or views.shape[1:] != (architecture.size, architecture.size, 3) or logits.shape != (len(views), architecture.classes)
     ):  # fmt: skip
         raise BundleError("golden.npz: must hold views and logits of the model's size; export the bundle again.")
+    if any(array.shape != logits.shape for array in golden.values()):
+        raise BundleError("golden.npz: must hold as many logits of every variant; export the bundle again.")
     weights = {name: arrays[name] for name in architecture.shapes()}
-    return Bundle(folder, manifest, weights, fire, views, logits.astype(np.float32), contents, hashlib.sha256(raw).hexdigest())
-
-
-def write_bundle(
-    folder: Path,
-    manifest: Manifest,
-    weights: Weights,
-    fire: Fire,
-    golden: tuple[Image8, NDArray[np.float32]],
-    graphs: dict[str, bytes],
-) -> Manifest:
-    """Write a bundle; the manifest comes last, so that a bundle cut short has none.
-
-    Parameters
-    ----------
-    manifest : its ``files`` are filled in here
-    golden : views (n, size, size, 3) uint8 and the reference's logits (n, classes)
-    graphs : file name, such as ``model.onnx`` or ``model.int8.onnx`` -> bytes
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "manifest.json").unlink(missing_ok=True)
-    architecture = manifest.architecture
-    _save_npz(folder / "weights.npz", {**weights, "fire": pack_fire(architecture, fire)})
-    _save_npz(folder / "golden.npz", {"views": golden[0], "logits": golden[1]})
-    for name, content in graphs.items():
-        (folder / name).write_bytes(content)
-    entries = []
-    for name in ("weights.npz", "golden.npz", *sorted(graphs)):
-        digest = hashlib.sha256((folder / name).read_bytes()).hexdigest()
-        backend = {".onnx": "onnx", ".tflite": "litert"}.get(Path(name).suffix)
-        precision = None if backend is None else "int8" if ".int8." in name else "fp32"
-        entries.append(BundleFile(name, digest, backend, precision))
-    complete = Manifest(**{**{f: getattr(manifest, f) for f in Manifest.__slots__}, "files": tuple(entries)})
-    text = json.dumps(asdict(complete), indent=1, ensure_ascii=False) + "\n"
-    beside = folder / "manifest.json.part"
-    beside.write_text(text, "utf-8")
-    os.replace(beside, folder / "manifest.json")
-    return complete
-
-
-def pack_fire(architecture: Architecture, fire: Fire) -> NDArray[np.uint8]:
-    """Phases as they are; masks as bits along the columns."""
-    return fire if architecture.update == "half-lattice" else np.packbits(fire, axis=-1)
+    return Bundle(
+        folder, manifest, weights, fire, views, logits.astype(np.float32), golden, contents, hashlib.sha256(raw).hexdigest()
+    )
 
 
 def unpack_fire(architecture: Architecture, packed: NDArray[np.uint8]) -> Fire:
@@ -209,16 +172,6 @@ def unpack_fire(architecture: Architecture, packed: NDArray[np.uint8]) -> Fire:
         fire = np.unpackbits(packed, axis=-1, count=architecture.grid)
     architecture.check_fire(fire)
     return fire
-
-
-def _save_npz(path: Path, arrays: dict[str, Any]) -> None:
-    """An .npz whose bytes depend on its content alone (``numpy.savez`` writes the time of day)."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, array in arrays.items():
-            info = zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))
-            info.compress_type = zipfile.ZIP_DEFLATED
-            with archive.open(info, "w") as stream:
-                np.lib.format.write_array(stream, np.ascontiguousarray(array), allow_pickle=False)
 
 
 def _read(path: Path) -> bytes:

@@ -49,6 +49,7 @@ class BackendName(str, Enum):
 
     auto = "auto"
     onnx = "onnx"
+    litert = "litert"
     numpy = "numpy"
 
 
@@ -56,6 +57,14 @@ class PrecisionName(str, Enum):
     """Choices of --precision."""
 
     fp32 = "fp32"
+    int8 = "int8"
+
+
+class FormatName(str, Enum):
+    """Choices of --format."""
+
+    onnx = "onnx"
+    litert = "litert"
 
 
 Model = Annotated[str | None, typer.Option(help="Model bundle: a shipped name or a folder.", metavar="NAME|DIR")]
@@ -264,18 +273,27 @@ def train(
 
 @app.command()
 def export(
-    run_folder: Annotated[Path, typer.Argument(help="A finished training run.", metavar="RUN")],
+    source: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A run, a bundle or a released .pt; default: the newest run in ./runs, else the shipped model.",
+            metavar="[RUN]",
+        ),
+    ] = None,
     data: Annotated[
-        Path, typer.Option(help="The data it was trained on: golden cells and calibration come from its fold.", metavar="DIR")
-    ],
+        Path | None, typer.Option(help="The data of the run: calibrates and measures the model.", metavar="DIR")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Bundle folder; default ./bundles/NAME.", metavar="DIR")] = None,
+    int8: Annotated[bool, typer.Option("--int8", help="Also in 8 bits.")] = False,
+    form: Annotated[list[FormatName] | None, typer.Option("--format", help="Only this one; may be repeated.")] = None,
     mask_step: Annotated[
         int | None, typer.Option(help="Step whose state gives the masks; default the last.", metavar="N")
     ] = None,
 ) -> None:
-    """Export a training run to a model bundle (needs the export extra)."""
+    """Export a run, a bundle or released weights to a verified bundle (needs the export extra)."""
     exporter = _stand("nca_export.bundle", "export", "exporting")
-    typer.echo(exporter.export_run(run_folder, data, out, say, mask_step))
+    names = tuple(dict.fromkeys(name.value for name in form or ()))
+    typer.echo(exporter.export(exporter.Request(source, data, out, names, int8, mask_step), say))
 
 
 def main() -> None:

@@ -21,12 +21,13 @@ IR_VERSION = 9
 """What onnxruntime 1.23 loads, the newest that Python 3.10 gets."""
 
 
-class _Graph:
+class Graph:
     """Nodes and constants as they are added; equal constants are stored once."""
 
     def __init__(self) -> None:
         self.nodes: list[Any] = []
         self.constants: dict[tuple[str, tuple[int, ...], bytes], tuple[str, Any]] = {}
+        self.outputs: dict[str, list[int]] = {}
 
     def constant(self, array: NDArray[Any]) -> str:
         array = np.ascontiguousarray(array)
@@ -36,47 +37,70 @@ class _Graph:
             self.constants[key] = (name, numpy_helper.from_array(array, name))
         return self.constants[key][0]
 
-    def add(self, kind: str, inputs: list[str], outputs: int = 1, name: str | None = None, **attributes: Any) -> list[str]:
-        made = [name] if name else [f"{kind.lower()}_{len(self.nodes)}_{i}" for i in range(outputs)]
+    def add(self, kind: str, inputs: list[str], outputs: int = 1, **attributes: Any) -> list[str]:
+        made = [f"{kind.lower()}_{len(self.nodes)}_{i}" for i in range(outputs)]
         self.nodes.append(helper.make_node(kind, inputs, made, **attributes))
         return made
 
-    def one(self, kind: str, inputs: list[str], name: str | None = None, **attributes: Any) -> str:
-        return self.add(kind, inputs, name=name, **attributes)[0]
+    def one(self, kind: str, inputs: list[str], **attributes: Any) -> str:
+        return self.add(kind, inputs, **attributes)[0]
+
+    def output(self, x: str, name: str, shape: list[int]) -> None:
+        """Give ``x``, made by the node that was added last, to the caller under this name; n stands before the shape."""
+        self.nodes[-1].output[list(self.nodes[-1].output).index(x)] = name
+        self.outputs[name] = shape
+
+    def finish(self, size: int, contrib: bool = False) -> bytes:
+        """The file: ``image`` (n, size, size, 3) in, what was named ``output`` out; checked by ``onnx.checker``."""
+        described = {"image": [size, size, 3], **self.outputs}
+        values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", *shape]) for name, shape in described.items()]
+        stored = [tensor for _, tensor in self.constants.values()]
+        graph = helper.make_graph(self.nodes, "nca", values[:1], values[1:], stored)
+        opsets = [helper.make_opsetid("", OPSET), *([helper.make_opsetid("com.microsoft", 1)] if contrib else [])]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="nca-edge")
+        onnx.checker.check_model(model, full_check=not contrib)  # shapes of contrib operators are unknown to it
+        return bytes(model.SerializeToString())
 
 
-def build_onnx(architecture: Architecture, weights: Weights, fire: Fire, mask_step: int | None = None) -> bytes:
-    """Serialise the whole automaton, checked by ``onnx.checker``."""
-    a = architecture
-    g = _Graph()
+def build_onnx(
+    architecture: Architecture, weights: Weights, fire: Fire, mask_step: int | None = None, probe: bool = False
+) -> bytes:
+    """Serialise the whole automaton, checked by ``onnx.checker``.
+
+    Parameters
+    ----------
+    mask_step : the step after which ``mask_state`` is given; None: no such output
+    probe : also give what lies inside each step: ``hidden/1``, ``delta/1``, ``state/1``, ``hidden/2`` ...
+    """
+    a, g = architecture, Graph()
     x = _seed(g, a)
     for number, step in enumerate(fire, start=1):
-        x = _half_step(g, a, weights, x, int(step)) if np.ndim(step) == 0 else _masked_step(g, weights, x, step)
+        show = f"/{number}" if probe else None
+        x = _half_step(g, a, weights, x, int(step), show) if np.ndim(step) == 0 else _masked_step(g, a, weights, x, step, show)
+        if show:
+            _show(g, x, f"state{show}", [a.grid, a.grid, a.channels])
         if number == mask_step:
-            g.one("Transpose", [x], name="mask_state", perm=[0, 2, 3, 1])
-    g.one("Transpose", [x], name="state", perm=[0, 2, 3, 1])
+            _show(g, x, "mask_state", [a.grid, a.grid, a.channels])
+    _show(g, x, "state", [a.grid, a.grid, a.channels])
+    head(g, a, weights, x)
+    return g.finish(a.size)
+
+
+def head(g: Graph, a: Architecture, weights: Weights, x: str) -> None:
+    """Pool the state ``x``, channels first, and the two layers after it, which give ``logits``."""
     operators = {"max": "GlobalMaxPool", "mean": "GlobalAveragePool"}
     pools = [g.one("Flatten", [g.one(operators[kind], [x])]) for kind in a.pool.split("+")]
     pooled = pools[0] if len(pools) == 1 else g.one("Concat", pools, axis=1)
-    head = g.one("Relu", [_gemm(g, pooled, weights["head1"], weights["head1_bias"])])
-    _gemm(g, head, weights["head2"], weights["head2_bias"], name="logits")
-    states = ["state"] if mask_step is None else ["state", "mask_state"]
-    graph = helper.make_graph(
-        g.nodes, "nca",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", a.size, a.size, 3])],
-        [
-            helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", a.classes]),
-            *(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", a.grid, a.grid, a.channels]) for name in states),
-        ],
-        [tensor for _, tensor in g.constants.values()],
-    )  # fmt: skip
-    opset = helper.make_opsetid("", OPSET)
-    model = helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="nca-edge")
-    onnx.checker.check_model(model, full_check=True)
-    return bytes(model.SerializeToString())
+    hidden = g.one("Relu", [_gemm(g, pooled, weights["head1"], weights["head1_bias"])])
+    g.output(_gemm(g, hidden, weights["head2"], weights["head2_bias"]), "logits", [a.classes])
 
 
-def _seed(g: _Graph, a: Architecture) -> str:
+def _show(g: Graph, x: str, name: str, shape: list[int]) -> None:
+    """Give ``x`` to the caller, channels last."""
+    g.output(g.one("Transpose", [x], perm=[0, 2, 3, 1]), name, shape)
+
+
+def _seed(g: Graph, a: Architecture) -> str:
     """Fold pixels into channels ((row, column, colour) order, as SpaceToDepth writes them) and append the hidden channels."""
     x = g.one("Transpose", ["image"], perm=[0, 3, 1, 2])
     if a.fold > 1:
@@ -84,11 +108,11 @@ def _seed(g: _Graph, a: Architecture) -> str:
     return g.one("Pad", [x, g.constant(np.array([0, 0, 0, 0, 0, a.channels - a.image_channels, 0, 0], np.int64))])
 
 
-def _gemm(g: _Graph, x: str, weight: NDArray[np.float32], bias: NDArray[np.float32], name: str | None = None) -> str:
-    return g.one("Gemm", [x, g.constant(weight), g.constant(bias)], name=name, transB=1)
+def _gemm(g: Graph, x: str, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> str:
+    return g.one("Gemm", [x, g.constant(weight), g.constant(bias)], transB=1)
 
 
-def _delta(g: _Graph, weights: Weights, x: str, padded: str, strides: list[int]) -> str:
+def _delta(g: Graph, weights: Weights, x: str, padded: str, strides: list[int], show: tuple[str, list[int]] | None) -> str:
     """Change of the grid cells ``x``; ``padded`` holds their neighbourhoods."""
     channels = weights["w2"].shape[0]
     kernels = [[g.constant(weights[k][:, None]), g.constant(weights[f"{k}_bias"])] for k in ("k1", "k2")]
@@ -97,21 +121,25 @@ def _delta(g: _Graph, weights: Weights, x: str, padded: str, strides: list[int])
     parts = [g.one("Conv", [x, g.constant(w1[0][..., None, None]), g.constant(weights["w1_bias"])])]
     parts += [g.one("Conv", [z[i], g.constant(w1[i + 1][..., None, None])]) for i in range(2)]
     h = g.one("Relu", [g.one("Add", [g.one("Add", parts[:2]), parts[2]])])
-    return g.one("Conv", [h, g.constant(weights["w2"][..., None, None])])
+    delta = g.one("Conv", [h, g.constant(weights["w2"][..., None, None])])
+    if show is not None:
+        _show(g, h, "hidden" + show[0], [*show[1], len(weights["w1"])])
+        _show(g, delta, "delta" + show[0], [*show[1], channels])
+    return delta
 
 
-def _padded(g: _Graph, x: str, rows: tuple[int, int], columns: tuple[int, int]) -> str:
+def _padded(g: Graph, x: str, rows: tuple[int, int], columns: tuple[int, int]) -> str:
     pads = np.array([0, 0, rows[0], columns[0], 0, 0, rows[1], columns[1]], np.int64)
     return g.one("Pad", [x, g.constant(pads)], mode="reflect")
 
 
-def _masked_step(g: _Graph, weights: Weights, x: str, mask: NDArray[np.uint8]) -> str:
+def _masked_step(g: Graph, a: Architecture, weights: Weights, x: str, mask: NDArray[np.uint8], show: str | None) -> str:
     fires = g.one("Cast", [g.constant(mask[None, None])], to=1)  # stored as bytes: a quarter of the file
-    delta = _delta(g, weights, x, _padded(g, x, (1, 1), (1, 1)), [1, 1])
+    delta = _delta(g, weights, x, _padded(g, x, (1, 1), (1, 1)), [1, 1], (show, [a.grid, a.grid]) if show else None)
     return g.one("Add", [x, g.one("Mul", [delta, fires])])
 
 
-def _half_step(g: _Graph, a: Architecture, weights: Weights, x: str, phase: int) -> str:
+def _half_step(g: Graph, a: Architecture, weights: Weights, x: str, phase: int, show: str | None) -> str:
     """Rows (phase 0, 1) or columns (2, 3): split into even and odd lines, update one of them, interleave again."""
     parity, by_rows = phase % 2, phase < 2
     half = a.grid // 2
@@ -123,7 +151,8 @@ def _half_step(g: _Graph, a: Architecture, weights: Weights, x: str, phase: int)
     firing = g.one("Reshape", [lines[parity], g.constant(np.array(flat, np.int64))])
     ends = (1 - parity, parity)  # even lines need the line before the first, odd lines the one after the last
     padded = _padded(g, x, ends if by_rows else (1, 1), (1, 1) if by_rows else ends)
-    updated = g.one("Add", [firing, _delta(g, weights, firing, padded, [2, 1] if by_rows else [1, 2])])
+    shown = (show, [half, a.grid] if by_rows else [a.grid, half]) if show else None
+    updated = g.one("Add", [firing, _delta(g, weights, firing, padded, [2, 1] if by_rows else [1, 2], shown)])
     single = [0, a.channels, half, 1, a.grid] if by_rows else [0, a.channels, a.grid, half, 1]
     lines[parity] = g.one("Reshape", [updated, g.constant(np.array(single, np.int64))])
     joined = g.one("Concat", lines, axis=axis)

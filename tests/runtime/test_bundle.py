@@ -9,7 +9,8 @@ import pytest
 
 from nca_edge.automaton import Architecture, Weights, draw_fire
 from nca_edge.backends import NumpyBackend
-from nca_edge.bundle import Bundle, Manifest, find_bundle, load_bundle, write_bundle
+from nca_edge.bundle import Bundle, Manifest, find_bundle, load_bundle
+from nca_edge.bundle_writer import Contents, write_bundle
 from nca_edge.classifier import Classifier, ModelChoice, check_golden, from_8bit, load
 from nca_edge.errors import BundleError, UsageError
 from nca_edge.preprocess import normalise
@@ -34,7 +35,7 @@ def bundle(tmp_path: Path) -> Path:
     images = normalise(from_8bit(views), np.array(MANIFEST.mean, np.float32), np.array(MANIFEST.std, np.float32))
     logits = NumpyBackend(ARCHITECTURE, weights, fire)(images).logits
     folder = tmp_path / "tiny"
-    write_bundle(folder, MANIFEST, weights, fire, (views, logits), {})
+    write_bundle(folder, Contents(MANIFEST, weights, fire, {"views": views, "logits": logits}, {}))
     return folder
 
 
@@ -50,7 +51,8 @@ def test_a_bundle_comes_back_as_it_was_written(bundle: Path) -> None:
 def test_the_same_bundle_is_the_same_bytes(bundle: Path, tmp_path: Path) -> None:
     loaded = load_bundle(bundle)
     again = tmp_path / "again"
-    write_bundle(again, MANIFEST, loaded.weights, loaded.fire, (loaded.golden_views, loaded.golden_logits), {})
+    golden = {"views": loaded.golden_views, "logits": loaded.golden_logits}
+    write_bundle(again, Contents(MANIFEST, loaded.weights, loaded.fire, golden, {}))
     assert {p.name: p.read_bytes() for p in again.iterdir()} == {p.name: p.read_bytes() for p in bundle.iterdir()}
 
 

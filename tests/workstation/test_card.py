@@ -19,7 +19,7 @@ from nca_edge.bundle import load_bundle
 from nca_edge.cli import app
 from nca_edge.errors import StorageError, UsageError
 from nca_edge.labelled import half, read_labelled
-from nca_export.bundle import export_run
+from nca_export.bundle import Request, export
 from nca_export.card import make_card, write
 from nca_export.card_pictures import Mistake, choose, coverage_picture, find_mistakes, sheet
 from nca_export.card_source import read_source
@@ -49,7 +49,7 @@ def mislabelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def bundle(run: Path, mislabelled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Not to be changed."""
-    return export_run(run, mislabelled, tmp_path_factory.mktemp("bundles") / "tiny", quiet)
+    return export(Request(run, mislabelled, tmp_path_factory.mktemp("bundles") / "tiny"), quiet)
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def _lines(card: str, title: str) -> list[str]:
 def test_command_writes_the_card_beside_the_bundle(
     run: Path, mislabelled: Path, tmp_path: Path, results: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    own = export_run(run, mislabelled, tmp_path / "tiny", quiet)
+    own = export(Request(run, mislabelled, tmp_path / "tiny"), quiet)
     before = {path.name: path.read_bytes() for path in own.iterdir()}
     evaluate = ["evaluate", "--data", str(mislabelled), "--fold", "3b", "--um-per-px", "0.5", "--model", str(own), "--json"]
     app(evaluate, standalone_mode=False)

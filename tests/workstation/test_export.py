@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,10 +14,15 @@ from typing import Any
 
 import pytest
 
+from nca_edge.bundle import Bundle
 from nca_edge.classifier import ModelChoice, from_8bit, load
 from nca_edge.cli import app
-from nca_edge.errors import BundleError, UsageError
-from nca_export.bundle import GROUPS, blood_shifts, export_run, read_run
+from nca_edge.errors import BundleError, NcaEdgeError, StorageError, UsageError
+from nca_export import parity, variants
+from nca_export.bundle import Request, export
+from nca_export.prepare import GROUPS, blood_shifts
+from nca_export.run import read_run
+from nca_export.source import find_source
 from nca_train.data import load_cells
 from nca_train.loop import Job, train
 from tests.workstation.synthetic import FOLDS, quiet, rows_of, tiny_recipe, write_data
@@ -24,7 +30,7 @@ from tests.workstation.synthetic import FOLDS, quiet, rows_of, tiny_recipe, writ
 
 @pytest.fixture(scope="module")
 def bundle(run: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return export_run(run, data, tmp_path_factory.mktemp("bundles") / "tiny", quiet)
+    return export(Request(run, data, tmp_path_factory.mktemp("bundles") / "tiny"), quiet)
 
 
 @pytest.mark.parametrize("backend", ["numpy", "onnx"])
@@ -44,7 +50,7 @@ def test_manifest_holds_what_the_run_was(run: Path, bundle: Path) -> None:
     assert manifest["training"]["seed"] == 3 and manifest["training"]["epochs"] == 12
     assert manifest["metrics"]["white_cells"]["n"] == 6  # half b alone
     assert 0 <= manifest["unsure_below"] <= 1 and manifest["temperature"] > 0
-    assert {f["name"] for f in manifest["files"]} == {"weights.npz", "golden.npz", "model.onnx"}
+    assert {f["name"] for f in manifest["files"]} == {"weights.npz", "golden.npz", "reach.npz", "model.onnx", "model.tflite"}
 
 
 def test_command_verifies_the_bundle(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -71,7 +77,7 @@ def test_commands_train_and_export(
 
 
 def test_same_run_gives_the_same_bytes(run: Path, data: Path, bundle: Path, tmp_path: Path) -> None:
-    again = export_run(run, data, tmp_path / "again", quiet)
+    again = export(Request(run, data, tmp_path / "again"), quiet)
     assert {p.name: p.read_bytes() for p in again.iterdir()} == {p.name: p.read_bytes() for p in bundle.iterdir()}
 
 
@@ -79,7 +85,7 @@ def test_stopped_run_is_exported_and_says_so(data: Path, tmp_path: Path) -> None
     job = Job(tiny_recipe(), data, tmp_path / "run", max_minutes=1e-9)
     train(job, quiet)
     said: list[str] = []
-    export_run(job.out, data, tmp_path / "bundle", said.append)
+    export(Request(job.out, data, tmp_path / "bundle"), said.append)
     assert "stopped after epoch 0" in said[0]
 
 
@@ -103,22 +109,96 @@ def test_export_refuses_what_is_no_run(run: Path, tmp_path: Path) -> None:
 def test_export_refuses_other_data(run: Path, data: Path, tmp_path: Path) -> None:
     other = write_data(tmp_path / "data", per_class=2 * FOLDS)
     with pytest.raises(UsageError, match=r"none of the classes|other cells"):
-        export_run(run, other, tmp_path / "bundle", quiet)
+        export(Request(run, other, tmp_path / "bundle"), quiet)
     assert not (tmp_path / "bundle").exists()
 
 
-def test_a_graph_that_disagrees_is_not_written(run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import nca_export.bundle as exporter
+def test_a_variant_that_disagrees_is_left_out_and_the_rest_is_written(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = variants.build
 
-    honest = exporter.build_onnx
+    def wrong(form: str, precision: str, automaton: Any, probe: bool = False) -> bytes:
+        if form == "onnx":
+            weights = {**automaton.weights, "head2_bias": automaton.weights["head2_bias"] + 1}
+            automaton = replace(automaton, weights=weights)
+        return honest(form, precision, automaton, probe)
 
-    def wrong(architecture: Any, weights: Any, fire: Any, mask_step: Any = None) -> bytes:
-        return honest(architecture, {**weights, "head2_bias": weights["head2_bias"] + 1}, fire, mask_step)
+    monkeypatch.setattr(parity, "build", wrong)
+    with pytest.raises(NcaEdgeError, match=r"model\.onnx: not written: logits differ") as caught:
+        export(Request(run, out=tmp_path / "bundle"), quiet)
+    assert caught.value.exit_code == 1
+    assert {p.name for p in (tmp_path / "bundle").iterdir()} == {
+        "golden.npz", "manifest.json", "model.tflite", "reach.npz", "weights.npz",
+    }  # fmt: skip
+    with pytest.raises(BundleError, match="no variant passed"):
+        export(Request(run, out=tmp_path / "none", formats=("onnx",)), quiet)
+    assert not (tmp_path / "none").exists()
 
-    monkeypatch.setattr(exporter, "build_onnx", wrong)
-    with pytest.raises(BundleError, match="nothing was written"):
-        export_run(run, data, tmp_path / "bundle", quiet)
-    assert not (tmp_path / "bundle").exists()
+
+def test_all_variants_without_data_and_from_a_bundle(run: Path, bundle: Path, tmp_path: Path) -> None:
+    """A bundle keeps what its steps hold: int8 needs no cells."""
+    said: list[str] = []
+    four = export(Request(run, out=tmp_path / "four", int8=True), said.append)
+    assert any(text.startswith("without --data: not calibrated") for text in said)
+    names = {"model.onnx", "model.int8.onnx", "model.tflite", "model.int8.tflite"}
+    assert names <= {p.name for p in four.iterdir()}
+    measured = json.loads((four / "manifest.json").read_text("utf-8"))["metrics"]["variants"]
+    assert {row["file"] for row in measured} == names and all(row["n"] > 0 for row in measured)
+    more = export(Request(bundle, out=tmp_path / "more", formats=("litert",), int8=True), quiet)
+    before, after = (json.loads((folder / "manifest.json").read_text("utf-8")) for folder in (bundle, more))
+    assert {p.name for p in more.glob("model*")} == {"model.tflite", "model.int8.tflite"}
+    assert after["temperature"] == before["temperature"] and after["metrics"]["white_cells"] == before["metrics"]["white_cells"]
+    for backend, precision in (("litert", "fp32"), ("litert", "int8"), ("numpy", "fp32")):
+        load(ModelChoice(str(more), backend, precision, threads=1))
+
+
+def test_labelled_cells_are_counted_for_each_variant(run: Path, data: Path, tmp_path: Path) -> None:
+    folder = export(Request(run, data, tmp_path / "bundle", int8=True), quiet)
+    metrics = json.loads((folder / "manifest.json").read_text("utf-8"))["metrics"]
+    for row in metrics["variants"]:
+        assert row["labelled"] == metrics["white_cells"]["n"]
+        assert row["right"] / row["labelled"] == pytest.approx(metrics["white_cells"]["accuracy"], abs=0.2)
+
+
+def test_without_a_run_the_newest_finished_one_is_taken(
+    run: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    source, where = find_source(None)
+    assert isinstance(source, Bundle) and where.name == "edge"  # none: what is shipped
+    for name, finished, minute in (("old", True, 1), ("new", True, 2), ("newest", False, 3)):
+        folder = tmp_path / "runs" / name
+        shutil.copytree(run, folder)
+        facts = json.loads((folder / "run.json").read_text("utf-8"))
+        (folder / "run.json").write_text(json.dumps({**facts, "finished": finished}), "utf-8")
+        os.utime(folder / "run.json", (minute, minute))
+    assert find_source(None)[1] == Path("runs/new")
+
+
+def test_a_full_disk_leaves_the_bundle_that_was_there(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = export(Request(run, out=tmp_path / "bundle"), quiet)
+    before = {p.name: p.read_bytes() for p in out.iterdir()}
+    write = Path.write_bytes
+
+    def full(self: Path, data: bytes) -> int:
+        if self.name.endswith(".tflite"):
+            raise OSError(28, "No space left on device")
+        return write(self, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(StorageError, match="No space left"):
+        export(Request(run, out=out), quiet)
+    assert {p.name: p.read_bytes() for p in out.iterdir()} == before
+    assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_what_is_no_bundle_is_not_overwritten(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "field.jpg").write_bytes(b"somebody's own")
+    with pytest.raises(UsageError, match="holds something that is no bundle"):
+        export(Request(run, out=tmp_path / "photos"), quiet)
+    assert [p.name for p in (tmp_path / "photos").iterdir()] == ["field.jpg"]
 
 
 def test_export_needs_no_torch() -> None:

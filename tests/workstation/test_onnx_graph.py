@@ -10,41 +10,17 @@ import onnx
 import onnxruntime
 import pytest
 
-from nca_edge.automaton import PRESETS, Architecture, Weights, draw_fire
+from nca_edge.automaton import PRESETS, Architecture, draw_fire
 from nca_edge.backends import NumpyBackend, OnnxBackend
 from nca_edge.bundle import shipped_models
 from nca_edge.errors import BundleError
 from nca_export.onnx_graph import build_onnx
 from tests.benchmarks import parity
-
-BASE = Architecture(grid=8, fold=1, channels=12, hidden=10, steps=6, pool="max", update="bernoulli", head=7, classes=4)
-SMALL = [
-    replace(BASE, pool=pool, update=update, fold=fold, channels=3 * fold**2 + 5)
-    for pool in ("max", "mean")
-    for update in ("bernoulli", "half-lattice")
-    for fold in (1, 2, 3)
-]
-
-
-def name_of(a: Architecture) -> str:
-    return f"{a.pool}-{a.update}-fold{a.fold}"
-
-
-def random_weights(a: Architecture) -> Weights:
-    rng = np.random.default_rng(0)
-    weights = {
-        name: rng.normal(0, 0.5 / np.sqrt(max(1, np.prod(s[1:]))), s).astype(np.float32) for name, s in a.shapes().items()
-    }
-    weights["w2"][: a.image_channels] = 0
-    return weights
+from tests.workstation.automata import BASE, SMALL, name_of, random_images, random_weights
 
 
 def exported(a: Architecture) -> bytes:
     return build_onnx(a, random_weights(a), draw_fire(a, 2))
-
-
-def random_images(a: Architecture, n: int) -> np.ndarray:
-    return np.random.default_rng(n).normal(0, 1, (n, a.size, a.size, 3)).astype(np.float32)
 
 
 @pytest.mark.parametrize("n", [1, 5])

@@ -1,0 +1,173 @@
+"""Write the automaton as .tflite, float32 or int8: one unrolled graph of operators that the XNNPACK delegate takes.
+
+Input ``image`` (n, size, size, 3) normalised; outputs ``logits``, ``state`` and, where it is asked for, ``mask_state``; n is 1
+until the caller resizes it. In int8 the weights of the two 1x1 layers are int8, one scale for each output channel; their
+inputs stay float32 in the graph and are rounded by the runtime, one scale for each image and step, after their channels were
+made alike; company changes no answer. State, perception, mask and sum stay float32: rounding the state at every step is what
+ruins it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+from numpy.typing import NDArray
+
+from nca_edge.automaton import Architecture, Fire, Weights
+from nca_export.litert_writer import Graph
+from nca_export.quantize import Reach, equalise, quantized
+
+VALID = schema.Padding.VALID
+RELU, NONE = schema.ActivationFunctionType.RELU, schema.ActivationFunctionType.NONE
+HYBRID = 5
+"""Version of CONV_2D that takes int8 weights, one scale a channel, with float32 inputs."""
+DEQUANTIZE_8 = 2
+"""Version of DEQUANTIZE that takes int8."""
+UNIT = np.ones(1, np.float32)
+
+
+def build_litert(
+    architecture: Architecture,
+    weights: Weights,
+    fire: Fire,
+    mask_step: int | None = None,
+    reached: Reach | None = None,
+    probe: bool = False,
+) -> bytes:
+    """Serialise the whole automaton.
+
+    Parameters
+    ----------
+    mask_step : the step after which ``mask_state`` is given; None: no such output
+    reached : what the steps hold on real cells, for int8; None: float32
+    probe : also give what lies inside each step: ``perceived/1``, ``hidden/1``, ``delta/1``, ``state/1``, ``perceived/2`` ...
+    """
+    drawing = _Drawing(architecture, weights, reached, probe)
+    g, a = drawing.graph, architecture
+    image = g.tensor("image", (-1, a.size, a.size, 3))
+    x, outputs = drawing.seed(image), {}
+    for number, step in enumerate(fire, start=1):
+        x = drawing.half_step(x, int(step)) if np.ndim(step) == 0 else drawing.masked_step(x, step)
+        if number == mask_step:
+            outputs["mask_state"] = x
+        if probe:
+            outputs |= {f"{name}/{number}": tensor for name, tensor in {**drawing.inside, "state": x}.items()}
+    return g.finish({"image": image}, {"logits": drawing.head(x), "state": x, **outputs})
+
+
+class _Drawing:
+    """The parts of the automaton, as they are added to a graph."""
+
+    def __init__(self, architecture: Architecture, weights: Weights, reached: Reach | None, probe: bool) -> None:
+        self.graph, self.a, self.equal = Graph(), architecture, None if reached is None else equalise(weights, reached)
+        weights = weights if self.equal is None else self.equal.weights
+        self.probe = probe
+        self.inside: dict[str, int] = {}
+        """What the last step held, by name."""
+        self.weights = weights
+
+    def seed(self, image: int) -> int:
+        """Fold pixels into channels, (row, column, colour), and append the hidden channels."""
+        a, x = self.a, image
+        if a.fold > 1:
+            x = self.graph.add("SPACE_TO_DEPTH", [x], (-1, a.grid, a.grid, a.image_channels), blockSize=a.fold)
+        pads = np.zeros((4, 2), np.int32)
+        pads[3, 1] = a.channels - a.image_channels
+        return self.graph.add("PAD", [x, self.graph.constant(pads)], (-1, a.grid, a.grid, a.channels))
+
+    def masked_step(self, x: int, mask: NDArray[np.uint8]) -> int:
+        """All grid cells are computed; those that fire change."""
+        g, a = self.graph, self.a
+        shape = (-1, a.grid, a.grid, a.channels)
+        delta = self._delta(x, self._padded(x), shape[1:3], (1, 1))
+        stored = g.constant(mask[None, ..., None].astype(np.int8), UNIT)  # bytes: a quarter of the file
+        fires = g.add("DEQUANTIZE", [stored], (1, a.grid, a.grid, 1), DEQUANTIZE_8)
+        return g.add("ADD", [x, g.add("MUL", [delta, fires], shape)], shape)
+
+    def half_step(self, x: int, phase: int) -> int:
+        """Rows (phase 0, 1) or columns (2, 3): split into even and odd lines, update one of them, interleave again.
+
+        Two neighbouring lines lie side by side when a reshape doubles the last size but one (rows) or the last (columns).
+        """
+        g, a = self.graph, self.a
+        parity, by_rows, grid, half = phase % 2, phase < 2, a.grid, a.grid // 2
+        paired = (-1, half, 2 * grid, a.channels) if by_rows else (-1, grid, half, 2 * a.channels)
+        shape = (-1, half, grid, a.channels) if by_rows else (-1, grid, half, a.channels)
+        pairs = self._reshape(x, paired)
+        axis = 2 if by_rows else 3
+        lines = [self._slice(pairs, axis, side * shape[axis], shape) for side in range(2)]
+        rows, columns = (grid + 1, grid + 2) if by_rows else (grid + 2, grid + 1)
+        padded = self._slice(self._padded(x), 1 if by_rows else 2, parity, (-1, rows, columns, a.channels))
+        delta = self._delta(lines[parity], padded, shape[1:3], (2, 1) if by_rows else (1, 2))
+        lines[parity] = g.add("ADD", [lines[parity], delta], shape)
+        return self._reshape(self._concatenate(lines, axis, paired), (-1, grid, grid, a.channels))
+
+    def head(self, x: int) -> int:
+        """Pool and the two layers after it; float32 in every precision."""
+        g, a = self.graph, self.a
+        operators = {"max": "MAX_POOL_2D", "mean": "AVERAGE_POOL_2D"}
+        window = {"padding": VALID, "strideW": a.grid, "strideH": a.grid, "filterWidth": a.grid, "filterHeight": a.grid}
+        pools = [g.add(operators[kind], [x], (-1, 1, 1, a.channels), **window) for kind in a.pool.split("+")]
+        pooled = pools[0] if len(pools) == 1 else self._concatenate(pools, 3, (-1, 1, 1, a.features))
+        hidden = self._reshape(pooled, (-1, a.features))
+        for name, size, activation in (("head1", a.head, RELU), ("head2", a.classes, NONE)):
+            layer = [g.constant(self.weights[name]), g.constant(self.weights[f"{name}_bias"])]
+            hidden = g.add("FULLY_CONNECTED", [hidden, *layer], (-1, size), fusedActivationFunction=activation)
+        return hidden
+
+    def _delta(self, x: int, padded: int, lines: tuple[int, int], strides: tuple[int, int]) -> int:
+        """Change of the grid cells ``x``; ``padded`` holds their neighbourhoods."""
+        g, a = self.graph, self.a
+        factors = None if self.equal is None else self.equal.perceived[: a.channels]
+        shape = (-1, *lines, a.channels)
+        parts = [x if factors is None else g.add("MUL", [x, g.constant(factors)], shape)]
+        for name in ("k1", "k2"):
+            kernel = self.weights[name].transpose(1, 2, 0)[None]
+            kernel = np.ascontiguousarray(kernel if factors is None else kernel * factors)  # the plain state is what it reads
+            taps = [g.constant(kernel), g.constant(self.weights[f"{name}_bias"])]
+            size = {"strideH": strides[0], "strideW": strides[1], "dilationHFactor": 1, "dilationWFactor": 1}
+            parts.append(g.add("DEPTHWISE_CONV_2D", [padded, *taps], shape, padding=VALID, depthMultiplier=1, **size))
+        y = self._concatenate(parts, 3, (-1, *lines, 3 * a.channels))
+        hidden = self._pointwise(y, "w1", self.weights["w1_bias"], (-1, *lines, a.hidden), RELU)
+        delta = self._pointwise(hidden, "w2", np.zeros(a.channels, np.float32), (-1, *lines, a.channels), NONE)
+        if self.probe:
+            self.inside = {"perceived": self._plain(y, "perceived"), "hidden": self._plain(hidden, "hidden"), "delta": delta}
+        return delta
+
+    def _plain(self, x: int, name: str) -> int:
+        """As the reference has it."""
+        if self.equal is None:
+            return x
+        shape = tuple(self.graph.shape(x))
+        return self.graph.add("MUL", [x, self.graph.constant(1 / getattr(self.equal, name))], (-1, *shape[1:]))
+
+    def _pointwise(self, x: int, name: str, bias: NDArray[np.float32], shape: tuple[int, ...], activation: int) -> int:
+        g, weight = self.graph, self.weights[name]
+        size = (weight.shape[0], 1, 1, weight.shape[1])
+        if self.equal is not None:
+            numbers, scales = quantized(weight)
+            stored, version = g.constant(numbers.reshape(size), scales), HYBRID
+        else:
+            stored, version = g.constant(weight.reshape(size)), 1
+        strides = {"strideH": 1, "strideW": 1, "dilationHFactor": 1, "dilationWFactor": 1}
+        inputs = [x, stored, g.constant(bias)]
+        return g.add("CONV_2D", inputs, shape, version, padding=VALID, fusedActivationFunction=activation, **strides)
+
+    def _padded(self, x: int) -> int:
+        """Reflected by one line on each side; MIRROR_PAD would split the delegate's graph and take twice the time."""
+        n, c = self.a.grid, self.a.channels
+        rows = [self._slice(x, 1, 1, (-1, 1, n, c)), x, self._slice(x, 1, n - 2, (-1, 1, n, c))]
+        x = self._concatenate(rows, 1, (-1, n + 2, n, c))
+        columns = [self._slice(x, 2, 1, (-1, n + 2, 1, c)), x, self._slice(x, 2, n - 2, (-1, n + 2, 1, c))]
+        return self._concatenate(columns, 2, (-1, n + 2, n + 2, c))
+
+    def _slice(self, x: int, axis: int, start: int, shape: tuple[int, ...]) -> int:
+        begin = np.zeros(4, np.int32)
+        begin[axis] = start
+        return self.graph.add("SLICE", [x, self.graph.constant(begin), self.graph.constant(np.array(shape, np.int32))], shape)
+
+    def _reshape(self, x: int, shape: tuple[int, ...]) -> int:
+        return self.graph.add("RESHAPE", [x, self.graph.constant(np.array(shape, np.int32))], shape, newShape=list(shape))
+
+    def _concatenate(self, parts: list[int], axis: int, shape: tuple[int, ...]) -> int:
+        return self.graph.add("CONCATENATION", parts, shape, axis=axis, fusedActivationFunction=NONE)

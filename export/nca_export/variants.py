@@ -1,0 +1,80 @@
+"""The graph of an automaton in each format and precision, and how to run one without a bundle around it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nca_edge.automaton import Architecture, Fire, Weights
+from nca_edge.errors import UsageError
+from nca_edge.records import Image32
+from nca_export.quantize import Reach
+
+
+@dataclass(frozen=True, slots=True)
+class Automaton:
+    """All that a graph is made of."""
+
+    architecture: Architecture
+    weights: Weights
+    fire: Fire
+    mask_step: int | None = None
+    """Step whose state gives the mask; None: the last."""
+    reach: Reach | None = None
+    """What its steps hold on real cells; int8 in ONNX needs it."""
+
+
+def build(form: str, precision: str, automaton: Automaton, probe: bool = False) -> bytes:
+    """The graph file.
+
+    Parameters
+    ----------
+    form : name of one of ``nca_edge.formats.FORMATS``
+    probe : also give what lies inside each step, for ``parity``
+
+    Raises
+    ------
+    UsageError
+        No cells have shown what the steps hold.
+    """
+    from nca_export.litert_graph import build_litert
+    from nca_export.onnx_graph import build_onnx
+    from nca_export.onnx_int8_graph import build_onnx_int8
+
+    w2 = automaton.weights["w2"].copy()
+    w2[: automaton.architecture.image_channels] = 0  # the image channels stay as they are
+    m = replace(automaton, weights={**automaton.weights, "w2": w2})
+    if precision == "int8" and m.reach is None:
+        raise UsageError("int8 needs cells to find its scales with, and this bundle keeps none; export the run again.")
+    if form == "litert":
+        return build_litert(m.architecture, m.weights, m.fire, m.mask_step, m.reach if precision == "int8" else None, probe)
+    if m.reach is None or precision == "fp32":
+        return build_onnx(m.architecture, m.weights, m.fire, m.mask_step, probe)
+    return build_onnx_int8(m.architecture, m.weights, m.fire, m.reach, m.mask_step, probe)
+
+
+def runner(form: str, graph: bytes, threads: int = 1) -> Callable[[Image32], dict[str, NDArray[Any]]]:
+    """Load a graph; normalised cells (n, size, size, 3) in, all outputs by name out, one cell after the other."""
+    if form == "litert":
+        from ai_edge_litert.interpreter import Interpreter
+
+        one = Interpreter(model_content=graph, num_threads=threads).get_signature_runner()
+        run: Callable[[Image32], dict[str, NDArray[Any]]] = lambda images: dict(one(image=images))  # noqa: E731
+    else:
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        names = [output.name for output in session.get_outputs()]
+        run = lambda images: dict(zip(names, session.run(names, {"image": images}), strict=True))  # noqa: E731
+
+    def answer(images: Image32) -> dict[str, NDArray[Any]]:
+        answers = [run(images[n : n + 1]) for n in range(len(images))]
+        return {name: np.concatenate([one[name] for one in answers]) for name in answers[0]}
+
+    return answer

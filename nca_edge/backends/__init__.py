@@ -1,0 +1,45 @@
+"""Who computes the automaton: the NumPy reference, ONNX Runtime and LiteRT, behind one protocol.
+
+All take normalised images (n, size, size, 3) and give logits (n, classes) and states (n, grid, grid, channels), float32.
+A cell's answer does not depend on the other cells of the batch.
+"""
+
+from __future__ import annotations
+
+from nca_edge.backends.litert import LitertBackend
+from nca_edge.backends.onnx import OnnxBackend
+from nca_edge.backends.protocol import Answer, Backend
+from nca_edge.backends.reference import NumpyBackend, firing_lines
+from nca_edge.errors import UsageError
+
+__all__ = ["BACKENDS", "Answer", "Backend", "LitertBackend", "NumpyBackend", "OnnxBackend", "firing_lines", "resolve"]
+
+BACKENDS = ("onnx", "litert", "numpy")
+"""In the order that ``auto`` tries them."""
+
+
+def resolve(requested: str, precision: str, present: dict[tuple[str, str], str]) -> tuple[str, str]:
+    """Choose the backend.
+
+    Parameters
+    ----------
+    requested : ``auto`` or a name
+    precision : ``fp32`` or ``int8``
+    present : (backend, precision) -> file, of the bundle; the NumPy reference is always there in fp32
+
+    Returns
+    -------
+    (backend, file name); the NumPy reference has no file of its own
+
+    Raises
+    ------
+    UsageError
+        Unknown name, or the bundle lacks that variant.
+    """
+    available = {**present, ("numpy", "fp32"): "weights.npz"}
+    names = BACKENDS if requested == "auto" else (requested,)
+    for name in names:
+        if (name, precision) in available:
+            return name, available[name, precision]
+    choices = ", ".join(sorted(f"--backend {b} --precision {p}" for b, p in available))
+    raise UsageError(f"this bundle has no {requested} model in {precision}; it has: {choices}.")

@@ -1,0 +1,52 @@
+"""LiteRT, formerly TensorFlow Lite, on the CPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from nca_edge.automaton import Architecture
+from nca_edge.backends.protocol import Answer, collect, outputs
+from nca_edge.errors import BundleError, MissingExtraError
+from nca_edge.records import Image32
+
+
+class LitertBackend:
+    """The ``ai-edge-litert`` interpreter, or the older ``tflite-runtime`` where a board has that."""
+
+    name = "litert"
+
+    def __init__(self, file: str, graph: bytes, architecture: Architecture, threads: int, mask_step: int | None = None) -> None:
+        self.architecture = architecture
+        try:
+            interpreter = _interpreter()(model_content=graph, num_threads=threads)
+            interpreter.allocate_tensors()
+            self.runner: Any = interpreter.get_signature_runner()
+        except (ValueError, RuntimeError) as error:
+            raise BundleError(
+                f"{file}: LiteRT cannot load it ({str(error).splitlines()[0]}); export the bundle again."
+            ) from error
+        self.outputs = outputs(mask_step)
+        if missing := set(self.outputs) - set(self.runner.get_output_details()):
+            raise BundleError(f"{file}: gives no {', '.join(sorted(missing))}; export the bundle again.")
+
+    def __call__(self, images: Image32) -> Answer:
+        images = np.ascontiguousarray(images, np.float32)
+        answers = []
+        for n in range(len(images)):  # one by one, as every backend does: company must not change an answer
+            answer = self.runner(image=images[n : n + 1])
+            answers.append([answer[name] for name in self.outputs])
+        return collect(self.architecture, answers)
+
+
+def _interpreter() -> Any:
+    """The class, from whichever package is there."""
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError:
+        try:
+            from tflite_runtime.interpreter import Interpreter
+        except ImportError as error:
+            raise MissingExtraError("litert", "the litert backend") from error
+    return Interpreter

@@ -1,0 +1,41 @@
+"""The kinds of graph files that a bundle may hold: what drives exporter, help and benchmark."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+PRECISIONS = ("fp32", "int8")
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """One kind of graph file."""
+
+    name: str
+    """As on the command line, and of the backend that runs it."""
+    suffix: str
+    """Of the file."""
+    precisions: tuple[str, ...]
+    """That it can be written in."""
+    extra: str | None
+    """Optional part of the installation that the device needs for it; None: the bare one runs it."""
+    operators: str
+    """What a runtime must know."""
+
+    def file(self, precision: str) -> str:
+        """Name of the graph file of that precision in a bundle."""
+        return f"model{'' if precision == 'fp32' else '.' + precision}{self.suffix}"
+
+
+FORMATS = (
+    Format(
+        "onnx", ".onnx", PRECISIONS, None, "ONNX opset 18; int8 also QLinearConv and QGemm of com.microsoft, ONNX Runtime's own"
+    ),
+    Format("litert", ".tflite", PRECISIONS, "litert", "TFLite built-in operators that the XNNPACK delegate takes"),
+)
+
+
+def format_of(file: str) -> tuple[str, str] | None:
+    """(format, precision) of a file of a bundle; None where it is no graph."""
+    known = {form.file(precision): (form.name, precision) for form in FORMATS for precision in form.precisions}
+    return known.get(file)

@@ -1,0 +1,94 @@
+"""The gate before a variant is written: it passes what is right and says where a broken one began."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from nca_edge.automaton import draw_fire
+from nca_edge.backends import NumpyBackend
+from nca_export import onnx_int8_graph, parity
+from nca_export.quantize import equalise, quantized, reach
+from nca_export.variants import Automaton
+from tests.workstation.automata import BASE, random_images, random_weights
+
+A = replace(BASE, update="half-lattice", fold=2, channels=20, hidden=24, steps=8)
+IMAGES = random_images(A, 12)
+
+
+@pytest.fixture(scope="module")
+def automaton() -> Automaton:
+    weights, fire = random_weights(A), draw_fire(A, 1)
+    return Automaton(A, weights, fire, None, reach(A, weights, fire, IMAGES))
+
+
+@pytest.fixture(scope="module")
+def reference(automaton: Automaton) -> np.ndarray:
+    return NumpyBackend(A, automaton.weights, automaton.fire)(IMAGES).logits
+
+
+@pytest.mark.parametrize("form", ["onnx", "litert"])
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_honest_variants_pass(automaton: Automaton, reference: np.ndarray, form: str, precision: str) -> None:
+    measured = parity.measure(form, precision, automaton, IMAGES, reference)
+    assert measured.problem() is None
+    assert len(measured.steps["state"]) == A.steps and measured.n == len(IMAGES)
+    if precision == "fp32":
+        assert measured.logits <= 1e-5 and measured.state <= 1e-5 and measured.agreement == 1
+
+
+@pytest.mark.parametrize("tensor", ["perceived", "hidden"])
+def test_a_broken_scale_is_refused_by_step_and_tensor(
+    automaton: Automaton, reference: np.ndarray, monkeypatch: pytest.MonkeyPatch, tensor: str
+) -> None:
+    """Step 5 is told a tenth of what it holds: everything larger is cut off."""
+    honest = onnx_int8_graph.Reach.widest
+
+    def broken(self: object, step: int) -> tuple[float, float, float]:
+        low, high, hidden = honest(self, step)  # type: ignore[arg-type]
+        if step != 4:
+            return low, high, hidden
+        return (low / 30, high / 30, hidden) if tensor == "perceived" else (low, high, hidden / 30)
+
+    monkeypatch.setattr(onnx_int8_graph.Reach, "widest", broken)
+    problem = parity.measure("onnx", "int8", automaton, IMAGES, reference).problem()
+    assert problem is not None and problem.startswith("model.int8.onnx: not written: ")
+    assert f"first beyond its bound: {tensor} of step 5 " in problem
+
+
+def test_a_wrong_head_is_refused_though_every_step_is_right(automaton: Automaton, reference: np.ndarray) -> None:
+    problem = parity.measure("litert", "fp32", automaton, IMAGES, reference + 1).problem()
+    assert problem is not None and "logits differ" in problem and "no step is beyond its own bound" in problem
+
+
+def test_equalised_weights_compute_the_same(automaton: Automaton) -> None:
+    assert automaton.reach is not None
+    equal = equalise(automaton.weights, automaton.reach)
+    plain, alike = (NumpyBackend(A, w, automaton.fire) for w in (automaton.weights, equal.weights))
+    state = np.random.default_rng(3).normal(0, 2, (A.grid, A.grid, A.channels)).astype(np.float32)
+    lines = (slice(None), slice(None))
+    expected = plain.perception(state, lines)
+    found = alike.perception(state * equal.perceived[: A.channels], lines)
+    assert np.allclose(found, expected * equal.perceived, atol=1e-5)
+    hidden = plain.hidden(expected)
+    assert np.allclose(alike.hidden(found), hidden * equal.hidden, atol=1e-5)
+    assert np.allclose(alike.hidden(found) @ equal.weights["w2"].T, hidden @ automaton.weights["w2"].T, atol=1e-5)
+    assert (equal.hidden > 0).all() and (equal.reach.high.max(0) >= -equal.reach.low.min(0) - 1e-6).all()
+
+
+def test_reach_holds_all_that_the_reference_shows(automaton: Automaton) -> None:
+    assert automaton.reach is not None
+    seen = parity.trace(automaton, IMAGES)
+    for step in range(A.steps):
+        perceived, hidden = seen[f"perceived/{step + 1}"], seen[f"hidden/{step + 1}"]
+        assert (perceived.max((0, 1, 2)) <= automaton.reach.high[step] + 1e-6).all()
+        assert (perceived.min((0, 1, 2)) >= automaton.reach.low[step] - 1e-6).all()
+        assert np.allclose(hidden.max((0, 1)), automaton.reach.hidden[step], atol=1e-5)
+
+
+def test_rounded_weights_keep_their_largest_exactly() -> None:
+    weight = np.array([[0.5, -1.27, 0.0], [0.0, 0.0, 0.0]], np.float32)
+    numbers, scales = quantized(weight)
+    assert numbers.tolist() == [[50, -127, 0], [0, 0, 0]] and scales.tolist() == pytest.approx([0.01, 1.0])
