@@ -132,7 +132,7 @@ class Architecture:
 PRESETS = {
     "paper": Architecture(64, 1, 128, 128, 64, "max", "bernoulli", 128, 13),
     "wss": Architecture(64, 1, 32, 32, 32, "mean", "bernoulli", 128, 5),
-    "edge": Architecture(32, 2, 64, 192, 16, "max+mean", "half-lattice", 96, 11),
+    "edge": Architecture(32, 2, 64, 256, 16, "max+mean", "half-lattice", 96, 11),
 }
 """DESIGN's table; ``edge`` folds 2x2 pixels into channels: the same grid and work see four times the pixels."""
 

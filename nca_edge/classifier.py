@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nca_edge import preprocess
+from nca_edge import preprocess, trial
 from nca_edge.automaton import pool
-from nca_edge.backends import Answer, Backend, LitertBackend, NumpyBackend, OnnxBackend, resolve
+from nca_edge.backends import BACKENDS, Answer, Backend, LitertBackend, NumpyBackend, OnnxBackend, resolve
 from nca_edge.bundle import Bundle, find_bundle, load_bundle
 from nca_edge.errors import BundleError, UsageError
 from nca_edge.explain import cell_mask, head_relevance, top_channels
@@ -31,6 +33,8 @@ class ModelChoice:
     precision: str = "fp32"
     threads: int = 0
     """0: what this board's profile says."""
+    trial: bool = True
+    """Try the backend in a process of its own first."""
 
 
 class Classifier:
@@ -115,7 +119,7 @@ def load(choice: ModelChoice) -> Classifier:
         raise UsageError("--threads must be 1 or more, or 0 for this board's default.")
     threads = choice.threads or detect_board().default_threads()
     bundle = load_bundle(find_bundle(choice.model))
-    name, file = resolve(choice.backend, choice.precision, bundle.file_of())
+    name, file = _living(choice, bundle)
     backend: Backend
     manifest = bundle.manifest
     if name == "numpy":
@@ -126,6 +130,30 @@ def load(choice: ModelChoice) -> Classifier:
     classifier = Classifier(bundle, backend, choice.precision, threads)
     check_golden(classifier, file)
     return classifier
+
+
+def _living(choice: ModelChoice, bundle: Bundle) -> tuple[str, str]:
+    """The first backend, and its file, that this board survives.
+
+    Raises
+    ------
+    UsageError
+        The bundle lacks what was asked for, or the board survives none.
+    """
+    if choice.backend == "auto":
+        there = [name for name in BACKENDS if trial.installed(name)]
+        names: Sequence[str] = trial.quickest_first(bundle.sha256, choice.precision, there)
+    else:
+        names = (choice.backend,)
+    problems: list[str] = []
+    for name, file in resolve(names, choice.precision, bundle.file_of()):
+        wrong = trial.problem(bundle.folder.resolve(), name, choice.precision) if choice.trial and name != "numpy" else None
+        if wrong is None:
+            for sentence in problems:
+                logging.getLogger(__name__).warning("%s; the %s backend is used instead.", sentence, name)
+            return name, file
+        problems.append(wrong)
+    raise UsageError("; ".join(problems) + "; choose another --backend.")
 
 
 def check_golden(classifier: Classifier, file: str) -> None:

@@ -15,6 +15,7 @@ import typer
 
 from nca_edge import RESEARCH_USE, __version__
 from nca_edge.errors import MissingExtraError, NcaEdgeError, UsageError
+from nca_edge.formats import FORMATS, named
 from nca_edge.terminal import bar, print_json, printable, say, silence
 
 if TYPE_CHECKING:
@@ -60,13 +61,7 @@ class PrecisionName(str, Enum):
     int8 = "int8"
 
 
-class FormatName(str, Enum):
-    """Choices of --format."""
-
-    onnx = "onnx"
-    litert = "litert"
-
-
+_either = " or ".join(form.name for form in FORMATS)
 Model = Annotated[str | None, typer.Option(help="Model bundle: a shipped name or a folder.", metavar="NAME|DIR")]
 Backend = Annotated[BackendName, typer.Option(help="Who computes the model.")]
 Precision = Annotated[PrecisionName, typer.Option(help="Which variant of the model.")]
@@ -240,7 +235,11 @@ def models_verify(
     bundle = load_bundle(find_bundle(model))
     variants = {*bundle.file_of(), ("numpy", "fp32")}
     for backend, precision in sorted(v for v in variants if v[0] in BACKENDS):
-        load(ModelChoice(model, backend, precision))
+        try:
+            load(ModelChoice(model, backend, precision))
+        except MissingExtraError as error:
+            say(f"{bundle.manifest.name}: {backend} {precision} not tried: {error}")
+            continue
         typer.echo(f"{bundle.manifest.name}: {backend} {precision} reproduces the golden cells")
 
 
@@ -285,14 +284,16 @@ def export(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Bundle folder; default ./bundles/NAME.", metavar="DIR")] = None,
     int8: Annotated[bool, typer.Option("--int8", help="Also in 8 bits.")] = False,
-    form: Annotated[list[FormatName] | None, typer.Option("--format", help="Only this one; may be repeated.")] = None,
+    form: Annotated[
+        list[str] | None, typer.Option("--format", help=f"Only {_either}; may be repeated.", metavar="NAME")
+    ] = None,
     mask_step: Annotated[
         int | None, typer.Option(help="Step whose state gives the masks; default the last.", metavar="N")
     ] = None,
 ) -> None:
     """Export a run, a bundle or released weights to a verified bundle (needs the export extra)."""
     exporter = _stand("nca_export.bundle", "export", "exporting")
-    names = tuple(dict.fromkeys(name.value for name in form or ()))
+    names = tuple(dict.fromkeys(named(name).name for name in form or ()))
     typer.echo(exporter.export(exporter.Request(source, data, out, names, int8, mask_step), say))
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from difflib import get_close_matches
+
+from nca_edge.errors import UsageError
 
 PRECISIONS = ("fp32", "int8")
 
@@ -33,6 +36,24 @@ FORMATS = (
     ),
     Format("litert", ".tflite", PRECISIONS, "litert", "TFLite built-in operators that the XNNPACK delegate takes"),
 )
+
+
+def named(name: str) -> Format:
+    """The format of that name.
+
+    Raises
+    ------
+    UsageError
+        There is none; the sentence names the nearest.
+    """
+    names = {key: form for form in FORMATS for key in (form.name, form.suffix.lstrip("."))}
+    for form in FORMATS:
+        if form.name == name:
+            return form
+    near = get_close_matches(name.lower().lstrip("."), names, 1, 0.4)
+    known = " and ".join(form.name for form in FORMATS)
+    hint = f"did you mean {names[near[0]].name}? " if near else ""
+    raise UsageError(f"--format {name}: {hint}known are {known}.")
 
 
 def format_of(file: str) -> tuple[str, str] | None:

@@ -72,7 +72,7 @@ def export(request: Request, say: Callable[[str], None]) -> Path:
     write_bundle(folder, _contents(prepared, graphs, measured))
     for form, precision in _wanted(request):
         if form.file(precision) in graphs:
-            load(ModelChoice(str(folder.resolve()), form.name, precision))
+            load(ModelChoice(str(folder.resolve()), form.name, precision, trial=False))
             say(f"{form.name} {precision} reproduces the golden cells")
     if refused:
         raise NcaEdgeError("\n".join([*refused, f"{folder}: written without them."]))

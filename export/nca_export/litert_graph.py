@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from nca_edge.automaton import Architecture, Fire, Weights
 from nca_export.litert_writer import Graph
-from nca_export.quantize import Reach, equalise, quantized
+from nca_export.quantize import Reach, equalise, narrow_head, quantized
 
 VALID = schema.Padding.VALID
 RELU, NONE = schema.ActivationFunctionType.RELU, schema.ActivationFunctionType.NONE
@@ -103,17 +103,23 @@ class _Drawing:
         return self._reshape(self._concatenate(lines, axis, paired), (-1, grid, grid, a.channels))
 
     def head(self, x: int) -> int:
-        """Pool and the two layers after it; float32 in every precision."""
+        """Pool and the two layers after it; computed in float32, in int8 from a matrix that is stored in 8 bits."""
         g, a = self.graph, self.a
         operators = {"max": "MAX_POOL_2D", "mean": "AVERAGE_POOL_2D"}
         window = {"padding": VALID, "strideW": a.grid, "strideH": a.grid, "filterWidth": a.grid, "filterHeight": a.grid}
         pools = [g.add(operators[kind], [x], (-1, 1, 1, a.channels), **window) for kind in a.pool.split("+")]
         pooled = pools[0] if len(pools) == 1 else self._concatenate(pools, 3, (-1, 1, 1, a.features))
-        hidden = self._reshape(pooled, (-1, a.features))
-        for name, size, activation in (("head1", a.head, RELU), ("head2", a.classes, NONE)):
-            layer = [g.constant(self.weights[name]), g.constant(self.weights[f"{name}_bias"])]
-            hidden = g.add("FULLY_CONNECTED", [hidden, *layer], (-1, size), fusedActivationFunction=activation)
-        return hidden
+        pooled, weights = self._reshape(pooled, (-1, a.features)), self.weights
+        if self.equal is None:
+            first, bias, second = g.constant(weights["head1"]), weights["head1_bias"], weights["head2"]
+        else:
+            narrow = narrow_head(weights)
+            stored = g.constant(narrow.head1, np.array([narrow.scale]))
+            first = g.add("DEQUANTIZE", [stored], narrow.head1.shape, DEQUANTIZE_8)
+            bias, second = narrow.head1_bias, narrow.head2
+        hidden = g.add("FULLY_CONNECTED", [pooled, first, g.constant(bias)], (-1, a.head), fusedActivationFunction=RELU)
+        last = [hidden, g.constant(second), g.constant(weights["head2_bias"])]
+        return g.add("FULLY_CONNECTED", last, (-1, a.classes), fusedActivationFunction=NONE)
 
     def _delta(self, x: int, padded: int, lines: tuple[int, int], strides: tuple[int, int]) -> int:
         """Change of the grid cells ``x``; ``padded`` holds their neighbourhoods."""

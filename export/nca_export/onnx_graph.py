@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from nca_edge.automaton import Architecture, Fire, Weights
+from nca_export.quantize import NarrowHead
 
 OPSET = 18
 IR_VERSION = 9
@@ -86,13 +87,18 @@ def build_onnx(
     return g.finish(a.size)
 
 
-def head(g: Graph, a: Architecture, weights: Weights, x: str) -> None:
-    """Pool the state ``x``, channels first, and the two layers after it, which give ``logits``."""
+def head(g: Graph, a: Architecture, weights: Weights, x: str, narrow: NarrowHead | None = None) -> None:
+    """Pool the state ``x``, channels first, and the two layers after it, which give ``logits``; ``narrow``: from 8 bits."""
     operators = {"max": "GlobalMaxPool", "mean": "GlobalAveragePool"}
     pools = [g.one("Flatten", [g.one(operators[kind], [x])]) for kind in a.pool.split("+")]
     pooled = pools[0] if len(pools) == 1 else g.one("Concat", pools, axis=1)
-    hidden = g.one("Relu", [_gemm(g, pooled, weights["head1"], weights["head1_bias"])])
-    g.output(_gemm(g, hidden, weights["head2"], weights["head2_bias"]), "logits", [a.classes])
+    if narrow is None:
+        first, bias, second = g.constant(weights["head1"]), weights["head1_bias"], weights["head2"]
+    else:
+        first = g.one("DequantizeLinear", [g.constant(narrow.head1), g.constant(np.array(narrow.scale))])
+        bias, second = narrow.head1_bias, narrow.head2
+    hidden = g.one("Relu", [_gemm(g, pooled, first, bias)])
+    g.output(_gemm(g, hidden, g.constant(second), weights["head2_bias"]), "logits", [a.classes])
 
 
 def _show(g: Graph, x: str, name: str, shape: list[int]) -> None:
@@ -108,8 +114,8 @@ def _seed(g: Graph, a: Architecture) -> str:
     return g.one("Pad", [x, g.constant(np.array([0, 0, 0, 0, 0, a.channels - a.image_channels, 0, 0], np.int64))])
 
 
-def _gemm(g: Graph, x: str, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> str:
-    return g.one("Gemm", [x, g.constant(weight), g.constant(bias)], transB=1)
+def _gemm(g: Graph, x: str, weight: str, bias: NDArray[np.float32]) -> str:
+    return g.one("Gemm", [x, weight, g.constant(bias)], transB=1)
 
 
 def _delta(g: Graph, weights: Weights, x: str, padded: str, strides: list[int], show: tuple[str, list[int]] | None) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nca_edge.automaton import Architecture, Fire, Weights
 from nca_export.onnx_graph import Graph, head
-from nca_export.quantize import LEVELS, Equalised, Reach, asymmetric, equalise, quantized
+from nca_export.quantize import LEVELS, Equalised, Reach, asymmetric, equalise, narrow_head, quantized
 
 CONTRIB = "com.microsoft"
 
@@ -38,7 +38,7 @@ def build_onnx_int8(
         for name, after in zip(("state", "mask_state"), states, strict=True):
             if after == number:
                 g.output(g.one("Identity", [x]), name, [a.grid, a.grid, a.channels])
-    head(g, a, weights, g.one("Transpose", [x], perm=[0, 3, 1, 2]))
+    head(g, a, weights, g.one("Transpose", [x], perm=[0, 3, 1, 2]), narrow_head(weights))
     return g.finish(a.size, contrib=True)
 
 

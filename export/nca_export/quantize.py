@@ -108,6 +108,32 @@ def quantized(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np
     return np.round(weight / scales[:, None]).astype(np.int8), scales
 
 
+@dataclass(frozen=True, slots=True)
+class NarrowHead:
+    """The head with its large matrix in 8 bits: small to store, computed in float32."""
+
+    head1: NDArray[np.int8]
+    """(head, features)"""
+    scale: np.float32
+    """Of all of ``head1``."""
+    head1_bias: NDArray[np.float32]
+    head2: NDArray[np.float32]
+
+
+def narrow_head(weights: Weights) -> NarrowHead:
+    """One scale serves all rows after each was multiplied to reach equally far; a ReLU lets ``head2`` take the factor back."""
+    largest = np.maximum(np.abs(weights["head1"]).max(1), LEAST)
+    rows = (np.exp(np.log(largest).mean()) / largest).astype(np.float32)
+    equal = weights["head1"] * rows[:, None]
+    scale = np.float32(np.abs(equal).max() / 127)
+    return NarrowHead(
+        np.round(equal / scale).astype(np.int8),
+        scale,
+        weights["head1_bias"] * rows,
+        (weights["head2"] / rows).astype(np.float32),
+    )
+
+
 def asymmetric(low: float, high: float) -> tuple[np.float32, np.uint8]:
     """Scale and zero point by which 0..255 span the range, 0 exactly included."""
     scale = np.float32((high - low) / LEVELS)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nca_edge.automaton import Architecture, Fire, Weights
+from nca_edge.backends.litert import signature_runner
 from nca_edge.errors import UsageError
 from nca_edge.records import Image32
 from nca_export.quantize import Reach
@@ -60,9 +61,7 @@ def build(form: str, precision: str, automaton: Automaton, probe: bool = False) 
 def runner(form: str, graph: bytes, threads: int = 1) -> Callable[[Image32], dict[str, NDArray[Any]]]:
     """Load a graph; normalised cells (n, size, size, 3) in, all outputs by name out, one cell after the other."""
     if form == "litert":
-        from ai_edge_litert.interpreter import Interpreter
-
-        one = Interpreter(model_content=graph, num_threads=threads).get_signature_runner()
+        one = signature_runner(graph, threads)
         run: Callable[[Image32], dict[str, NDArray[Any]]] = lambda images: dict(one(image=images))  # noqa: E731
     else:
         import onnxruntime as ort

@@ -6,6 +6,8 @@ A cell's answer does not depend on the other cells of the batch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from nca_edge.backends.litert import LitertBackend
 from nca_edge.backends.onnx import OnnxBackend
 from nca_edge.backends.protocol import Answer, Backend
@@ -15,31 +17,29 @@ from nca_edge.errors import UsageError
 __all__ = ["BACKENDS", "Answer", "Backend", "LitertBackend", "NumpyBackend", "OnnxBackend", "firing_lines", "resolve"]
 
 BACKENDS = ("onnx", "litert", "numpy")
-"""In the order that ``auto`` tries them."""
+"""In the order that ``auto`` tries them where no benchmark has said better."""
 
 
-def resolve(requested: str, precision: str, present: dict[tuple[str, str], str]) -> tuple[str, str]:
-    """Choose the backend.
+def resolve(names: Sequence[str], precision: str, present: dict[tuple[str, str], str]) -> list[tuple[str, str]]:
+    """Choose among backends.
 
     Parameters
     ----------
-    requested : ``auto`` or a name
+    names : of those that may be used, the best first
     precision : ``fp32`` or ``int8``
     present : (backend, precision) -> file, of the bundle; the NumPy reference is always there in fp32
 
     Returns
     -------
-    (backend, file name); the NumPy reference has no file of its own
+    (backend, file name) of each that has that variant; the NumPy reference has no file of its own
 
     Raises
     ------
     UsageError
-        Unknown name, or the bundle lacks that variant.
+        The bundle has none.
     """
     available = {**present, ("numpy", "fp32"): "weights.npz"}
-    names = BACKENDS if requested == "auto" else (requested,)
-    for name in names:
-        if (name, precision) in available:
-            return name, available[name, precision]
+    if chosen := [(name, available[name, precision]) for name in names if (name, precision) in available]:
+        return chosen
     choices = ", ".join(sorted(f"--backend {b} --precision {p}" for b, p in available))
-    raise UsageError(f"this bundle has no {requested} model in {precision}; it has: {choices}.")
+    raise UsageError(f"this bundle has no {' or '.join(names)} model in {precision}; it has: {choices}.")

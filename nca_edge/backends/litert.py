@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -20,9 +23,7 @@ class LitertBackend:
     def __init__(self, file: str, graph: bytes, architecture: Architecture, threads: int, mask_step: int | None = None) -> None:
         self.architecture = architecture
         try:
-            interpreter = _interpreter()(model_content=graph, num_threads=threads)
-            interpreter.allocate_tensors()
-            self.runner: Any = interpreter.get_signature_runner()
+            self.runner = signature_runner(graph, threads)
         except (ValueError, RuntimeError) as error:
             raise BundleError(
                 f"{file}: LiteRT cannot load it ({str(error).splitlines()[0]}); export the bundle again."
@@ -38,6 +39,32 @@ class LitertBackend:
             answer = self.runner(image=images[n : n + 1])
             answers.append([answer[name] for name in self.outputs])
         return collect(self.architecture, answers)
+
+
+def signature_runner(graph: bytes, threads: int) -> Any:
+    """A graph that is ready to be called with its inputs by name."""
+    with _quiet():
+        interpreter = _interpreter()(model_content=graph, num_threads=threads)
+        interpreter.allocate_tensors()
+    return interpreter.get_signature_runner()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Swallow what C++ writes to standard error (a line on each delegate); what goes wrong is raised all the same."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # there is no standard error
+        yield
+        return
+    sink = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(sink, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(sink)
 
 
 def _interpreter() -> Any:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nca_edge.automaton import Architecture, Weights, draw_fire, fire_masks
-from nca_edge.backends import NumpyBackend, resolve
+from nca_edge.backends import BACKENDS, NumpyBackend, resolve
 from nca_edge.errors import UsageError
 
 
@@ -107,8 +107,8 @@ def test_no_cells_no_answers() -> None:
 
 def test_backend_is_chosen_by_name() -> None:
     present = {("onnx", "fp32"): "model.onnx"}
-    assert resolve("auto", "fp32", present) == ("onnx", "model.onnx")
-    assert resolve("auto", "fp32", {}) == ("numpy", "weights.npz")
-    assert resolve("numpy", "fp32", present) == ("numpy", "weights.npz")
-    with pytest.raises(UsageError, match="--backend onnx --precision fp32"):
-        resolve("onnx", "int8", present)
+    assert resolve(BACKENDS, "fp32", present) == [("onnx", "model.onnx"), ("numpy", "weights.npz")]
+    assert resolve(["numpy", "onnx"], "fp32", present) == [("numpy", "weights.npz"), ("onnx", "model.onnx")]
+    assert resolve(BACKENDS, "fp32", {}) == [("numpy", "weights.npz")]
+    with pytest.raises(UsageError, match="no onnx model in int8; it has: --backend numpy --precision fp32, --backend onnx"):
+        resolve(["onnx"], "int8", present)
