@@ -51,9 +51,9 @@ class Graph:
         self.nodes[-1].output[list(self.nodes[-1].output).index(x)] = name
         self.outputs[name] = shape
 
-    def finish(self, size: int, contrib: bool = False) -> bytes:
-        """The file: ``image`` (n, size, size, 3) in, what was named ``output`` out; checked by ``onnx.checker``."""
-        described = {"image": [size, size, 3], **self.outputs}
+    def finish(self, name: str, shape: list[int], contrib: bool = False) -> bytes:
+        """The file: one input (n, *shape) in, what was named ``output`` out; checked by ``onnx.checker``."""
+        described = {name: shape, **self.outputs}
         values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", *shape]) for name, shape in described.items()]
         stored = [tensor for _, tensor in self.constants.values()]
         graph = helper.make_graph(self.nodes, "nca", values[:1], values[1:], stored)
@@ -84,7 +84,7 @@ def build_onnx(
             _show(g, x, "mask_state", [a.grid, a.grid, a.channels])
     _show(g, x, "state", [a.grid, a.grid, a.channels])
     head(g, a, weights, x)
-    return g.finish(a.size)
+    return g.finish("image", [a.size, a.size, 3])
 
 
 def head(g: Graph, a: Architecture, weights: Weights, x: str, narrow: NarrowHead | None = None) -> None:

@@ -39,7 +39,7 @@ def build_onnx_int8(
             if after == number:
                 g.output(g.one("Identity", [x]), name, [a.grid, a.grid, a.channels])
     head(g, a, weights, g.one("Transpose", [x], perm=[0, 3, 1, 2]), narrow_head(weights))
-    return g.finish(a.size, contrib=True)
+    return g.finish("image", [a.size, a.size, 3], contrib=True)
 
 
 class _Drawing:

@@ -65,6 +65,20 @@ def crop_scale(corrected: Image32, view_um: float) -> Scale:
     return Scale(view_um / side, "view")
 
 
+def cell_diameter_um(corrected: Image32, um_per_px: float) -> float:
+    """What ``crop_scale`` would take for the diameter of the cell in the centre, um; 0 where it finds none.
+
+    Parameters
+    ----------
+    corrected : as of ``crop_scale``
+    um_per_px : the true scale
+    """
+    shrink = min(1.0, WORK_SIDE / max(corrected.shape[:2]))
+    total, _ = stain_planes(corrected, shrink)
+    mask = foreground(total)
+    return _central_diameter(total, mask) / shrink * um_per_px if mask.any() else 0.0
+
+
 def _central_diameter(total: Image32, mask: NDArray[np.bool_]) -> float:
     """Equivalent diameter, px, of the cell in the centre; 0 where there is none.
 

@@ -30,6 +30,7 @@ def span(value: float, interval: list[float]) -> str:
     return f"{value:.3f} ({interval[0]:.3f} - {interval[1]:.3f})"
 
 
+RUNTIMES = {"onnx": "ONNX Runtime", "litert": "LiteRT"}
 Row = tuple[str, str, str, str]
 
 
@@ -95,8 +96,10 @@ def detection_rows() -> list[Row]:
 def machine_rows() -> list[Row]:
     """What it costs, and that the backends agree."""
     parity, size = read("parity.json"), read("install_size.json")
-    what = "ONNX Runtime against NumPy, largest difference of a logit / largest logit"
-    rows = [(what, f"{parity['relative']:.1g}", f"{parity['cells']} cells", "parity.json")]
+    rows = []
+    for v in parity["variants"]:
+        what = f"answers as the NumPy reference's, {RUNTIMES[v['backend']]} {v['precision']}, fold {parity['fold']}"
+        rows.append((what, percent(v["agreement"], v["agreement_interval"]), f"{parity['n']} cells", "parity.json"))
     for m in read("startup.json")["measures"]:
         runs = "1 run" if m["repeats"] == 1 else f"{m['repeats']} runs"
         rows.append((f"{m['name']}, 2-core x86-64", f"{m['value']:.2f} {m['unit']}", runs, "startup.json"))

@@ -106,8 +106,21 @@ def test_cut_whitens_one_side() -> None:
 def test_every_option_changes_the_view(name: str) -> None:
     plain = {"fringe_um": Augment(blur_um=1.0), "own_colour_share": Augment(tint_sd=0.5)}.get(name, Augment())
     wide, sizes = noise(8), Sizes(35.0, 25.0, 16)
-    before = augment(wide, sizes, plain, dice(1))
-    assert not torch.equal(augment(wide, sizes, replace(plain, **{name: 0.5}), dice(1)), before)
+    own_um = torch.full((8,), 9.0)
+    before = augment(wide, sizes, plain, dice(1), own_um)
+    assert not torch.equal(augment(wide, sizes, replace(plain, **{name: 0.5}), dice(1), own_um), before)
+
+
+def test_scaled_by_their_own_size_cells_look_equally_large() -> None:
+    y, x = np.indices((100, 100)) - 49.5
+    drawn = [np.where(np.hypot(x, y) * 0.25 < um / 2, 40, 255) for um in (9.0, 13.0, 17.0)]
+    wide = torch.from_numpy(np.stack([np.stack([disc] * 3, 2) for disc in drawn]).astype(np.uint8))
+    own = torch.tensor([9.0, 13.0, 17.0])
+    views = augment(wide, Sizes(25.0, 17.5, 64), Augment(own_scale_share=1.0), dice(0), own)
+    areas = (views[..., 0] < 0.7).sum((1, 2)).float()
+    assert float(areas.max() / areas.min()) < 1.1
+    unknown = augment(wide, Sizes(25.0, 17.5, 64), Augment(own_scale_share=1.0), dice(0), torch.zeros(3))
+    assert float((unknown[2, ..., 0] < 0.7).sum() / (unknown[0, ..., 0] < 0.7).sum()) == pytest.approx((17 / 9) ** 2, rel=0.1)
 
 
 def test_views_in_their_own_colours_are_turned_and_shifted_only() -> None:

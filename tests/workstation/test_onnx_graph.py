@@ -121,13 +121,14 @@ def test_same_model_gives_the_same_bytes() -> None:
 
 @pytest.mark.slow
 def test_shipped_bundle_on_real_cells(shared: Path) -> None:
-    """Issue 2: every logit of 64 real cells within 1e-3 of the logits' scale."""
+    """Every float32 logit within 1e-3 of the logits' scale; in 8 bits nearly every answer."""
     if not (shipped_models() / "edge" / "manifest.json").is_file():
         pytest.skip("needs the shipped bundle nca_edge/models/edge")
     data = shared / "data" / "acevedo20"
     if not data.is_dir():
         pytest.skip(f"needs labelled crops in {data}")
-    measured = parity.compare(data, 64, 0.225, "edge", "onnx")
-    assert measured.cells == 64 and measured.classes >= 11
-    assert measured.relative <= 1e-3
-    assert measured.answers_changed == 0
+    measured = parity.measure(data, "3b", 0.225, "edge", 64)
+    assert measured["n"] == 64 and len(measured["variants"]) == 4
+    for variant in measured["variants"]:
+        assert variant["relative"] <= (1e-3 if variant["precision"] == "fp32" else 0.15)
+        assert variant["agree"] >= (64 if variant["precision"] == "fp32" else 60)

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nca_edge.preprocess import ABSORBANCE_MAX, match_stain
+from nca_edge.scale import WHITE_CELL_UM
 from nca_train.recipe import Augment
 
 TONE_OWN = (0.5, 0.5, 1.2)
@@ -50,20 +51,22 @@ class Sizes:
     """Side of a view, px."""
 
 
-def augment(wide: Tensor, sizes: Sizes, options: Augment, generator: torch.Generator) -> Tensor:
+def augment(wide: Tensor, sizes: Sizes, options: Augment, generator: torch.Generator, own_um: Tensor | None = None) -> Tensor:
     """Draw one training view of each wide crop; as on the device, its stain is matched last.
 
     Parameters
     ----------
     wide : (n, p, p, 3) uint8, background-corrected crops that span ``wide_um``, the cell in the middle
     generator : decides everything; on the device of ``wide``
+    own_um : (n,) diameter that the device would take each cell for, 0: none; None: nobody's
 
     Returns
     -------
     (n, size, size, 3) float32, 0..1, background 1
     """
     dice = _Dice(generator)
-    views = _geometry(wide.permute(0, 3, 1, 2).float() / 255, sizes, options, dice)
+    scales = torch.ones(len(wide), device=wide.device) if own_um is None else _own_scales(own_um, options, dice)
+    views = _geometry(wide.permute(0, 3, 1, 2).float() / 255, scales, sizes, options, dice)
     views = _cut(_swap(views, sizes.view_um, options, dice), options, dice)
     varied = _optics(_colour(views, options, dice), sizes.view_um / sizes.size, options, dice)
     own = dice.uniform(views.shape[0], 1, 1, 1) < options.own_colour_share
@@ -71,11 +74,20 @@ def augment(wide: Tensor, sizes: Sizes, options: Augment, generator: torch.Gener
     return torch.from_numpy(match_stain(views.cpu().numpy())).to(views.device)
 
 
-def _geometry(images: Tensor, sizes: Sizes, options: Augment, dice: _Dice) -> Tensor:
+def _own_scales(own_um: Tensor, options: Augment, dice: _Dice) -> Tensor:
+    """(n,) how much wider a view is where the device takes its scale from the cell's own size, else 1.
+
+    A crop without red cells shows every cell equally large: without this, other clinics' lymphocytes became monocytes.
+    """
+    by_size = torch.where(own_um > 0, own_um / WHITE_CELL_UM, 1.0).clamp(0.5, 2.0)
+    return torch.where(dice.uniform(len(own_um)) < options.own_scale_share, by_size, 1.0)
+
+
+def _geometry(images: Tensor, scales: Tensor, sizes: Sizes, options: Augment, dice: _Dice) -> Tensor:
     """Rotate, mirror, scale and shift; sampled at twice the size and averaged, so that nothing aliases."""
     n = images.shape[0]
     angle = dice.uniform(n) * 2 * math.pi
-    zoom = torch.exp(dice.normal(n) * options.scale_sd).clamp(0.55, 1.8) * (sizes.view_um / sizes.wide_um)
+    zoom = torch.exp(dice.normal(n) * options.scale_sd).clamp(0.55, 1.8) * scales * (sizes.view_um / sizes.wide_um)
     mirror = torch.where(dice.uniform(n) < 0.5, -1.0, 1.0)
     shift = dice.normal(n, 2) * (2 * options.shift_um / sizes.wide_um)
     cosine, sine = torch.cos(angle) * zoom, torch.sin(angle) * zoom

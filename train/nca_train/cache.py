@@ -20,6 +20,7 @@ import numpy as np
 from nca_edge import camera, labelled, preprocess
 from nca_edge.errors import StorageError
 from nca_edge.labelled import read_labelled
+from nca_edge.scale import crop, voting
 from nca_train import data as data_module
 from nca_train import patches
 from nca_train.data import Cells, load_cells
@@ -55,7 +56,7 @@ def _key(recipe: Recipe, folder: Path, split: tuple[int, int]) -> str:
     """Hash of what the images, the recipe and the programs that read them are."""
     digest = hashlib.sha256(json.dumps([asdict(recipe.data), asdict(recipe.view), split], sort_keys=True).encode())
     digest.update(json.dumps([recipe.size, asdict(recipe.fields) if recipe.fields else None]).encode())
-    for module in (camera, labelled, preprocess, data_module, patches):
+    for module in (camera, labelled, preprocess, crop, voting, data_module, patches):
         digest.update(Path(str(module.__file__)).read_bytes())
     files = [folder / image.file for image in read_labelled(folder)]
     listed = [folder / "manifest.csv"]

@@ -18,6 +18,7 @@ from nca_edge.errors import UsageError
 from nca_edge.labelled import LabelledImage, fold_of, read_labelled
 from nca_edge.preprocess import cell_view, match_stain, plain_view
 from nca_edge.records import Image8, Image32
+from nca_edge.scale import cell_diameter_um
 from nca_train.patches import ARTEFACT, TRAIN, WHITE_CELL, Patch, field_patches, labelled_patches
 from nca_train.recipe import Data, Recipe
 
@@ -45,6 +46,8 @@ class Cells:
     wide: Image8
     """(n, p, p, 3) training crops that span ``wide_um``."""
     wide_um: float
+    own_um: NDArray[np.float32]
+    """(n,) diameter that the device would take the cell of a training crop for; 0: none found."""
     kinds: NDArray[np.int64]
     """(n,) which set of classes a training crop may belong to, index into ``allowed``."""
     allowed: NDArray[np.bool_]
@@ -100,10 +103,13 @@ def load_cells(recipe: Recipe, folder: Path, fold: int, seed: int) -> Cells:
     """
     view_um, side_um = recipe.view.view_um, recipe.view.view_um * WIDER
     wide = _Stack(round(side_um / WIDE_UM_PER_PX))
+    own_um: list[float] = []
     views = _Stack(recipe.size)
     for corrected, patch in _patches(recipe, folder, (fold, seed), {TRAIN, "a"}):
         if patch.part == TRAIN:
-            wide.add(plain_view(corrected, patch.center, patch.um_per_px, side_um, wide.side), patch.label)
+            crop = plain_view(corrected, patch.center, patch.um_per_px, side_um, wide.side)
+            wide.add(crop, patch.label)
+            own_um.append(cell_diameter_um(crop, side_um / wide.side))
         else:
             views.add(cell_view(corrected, patch.center, patch.um_per_px, view_um, views.side), patch.label)
     found = {name for label in wide.labels for name in label.split("|")} - {WHITE_CELL}
@@ -114,7 +120,8 @@ def load_cells(recipe: Recipe, folder: Path, fold: int, seed: int) -> Cells:
     names = (*classes, *sorted(set(wide.labels) - set(classes)))
     allowed = np.array([_allowed(name, classes) for name in names])
     kinds, labels = wide.indices(names), views.indices(classes)
-    return Cells(classes, stacked, side_um, kinds, allowed, views.images(), labels, mean, std)
+    own = np.array(own_um, np.float32)
+    return Cells(classes, stacked, side_um, own, kinds, allowed, views.images(), labels, mean, std)
 
 
 def load_views(recipe: Recipe, folder: Path, split: tuple[int, int], half: str, classes: tuple[str, ...]) -> Views:

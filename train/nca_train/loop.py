@@ -234,7 +234,8 @@ class Trainer:
         for group in self.groups:
             mine = chosen[group * draws.GROUP : (group + 1) * draws.GROUP]
             generator = draws.augmentation(self.job.seed, self.update, group, device)
-            images.append(augment(torch.from_numpy(cells.wide[mine]).to(device), sizes, recipe.augment, generator))
+            wide, own = (torch.from_numpy(array[mine]).to(device) for array in (cells.wide, cells.own_um))
+            images.append(augment(wide, sizes, recipe.augment, generator, own))
             kinds.append(cells.kinds[mine])
         return self.normalised(torch.cat(images)), torch.from_numpy(cells.allowed[np.concatenate(kinds)]).to(device)
 

@@ -136,6 +136,8 @@ class Augment:
 
     scale_sd: float = 0.0
     """Standard deviation of the logarithm of the scale."""
+    own_scale_share: float = 0.0
+    """Share of images whose scale is taken from the cell's own size, as the device does where nothing else tells it."""
     shift_um: float = 0.0
     """Standard deviation of the shift in x and in y."""
     swap_share: float = 0.0
@@ -293,6 +295,7 @@ _SHARES = (
     "augment.swap_share",
     "augment.cut_share",
     "augment.own_colour_share",
+    "augment.own_scale_share",
     "augment.stain_strength_min",
     "train.consistency_from",
     "distill.weight",

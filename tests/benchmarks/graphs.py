@@ -1,0 +1,181 @@
+"""How long one cell takes in each graph, on one thread; and whether one graph of all steps, blocks or single steps are faster.
+
+python tests/benchmarks/graphs.py [--rounds 15] [--json FILE]                                      (extras train and export)
+
+Random weights: no time depends on them. The plain export is the paper's automaton as its text reads (``training_step.Plain``),
+traced by torch. All graphs of a preset take turns, so that whatever else the machine does strikes all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+
+from nca_edge.automaton import PRESETS, Architecture, Weights, draw_fire
+from nca_edge.backends.litert import signature_runner
+from nca_edge.formats import FORMATS
+from nca_edge.records import Image32
+from nca_export import litert_graph, onnx_graph, onnx_int8_graph
+from nca_export.quantize import equalise, reach
+from nca_export.variants import Automaton, build, runner
+from nca_train.model import NCA
+from tests.benchmarks.training_step import Plain
+
+BLOCKS = (1, 4, 16)
+"""Steps in one graph; the last is the whole of ``edge``."""
+Run = Callable[[], object]
+
+
+def automaton(a: Architecture) -> Automaton:
+    """Random weights under which the state changes a little at each step."""
+    torch.manual_seed(0)
+    model = NCA(a)
+    torch.nn.init.normal_(model.w2.weight, std=0.02)
+    weights, fire = model.weights(), draw_fire(a, 0)
+    return Automaton(a, weights, fire, None, reach(a, weights, fire, noise(a)))
+
+
+def noise(a: Architecture) -> Image32:
+    """One normalised image."""
+    return np.random.default_rng(0).normal(0, 1, (1, a.size, a.size, 3)).astype(np.float32)
+
+
+def plain_export(weights: Weights) -> Run:
+    """The paper's automaton, exported as it stands."""
+    model, stream = Plain(False).eval(), io.BytesIO()
+    model.load_weights(weights)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(model, (torch.zeros(1, 64, 64, 3),), stream, input_names=["image"], dynamo=False)
+    session = _session(stream.getvalue())
+    image = noise(PRESETS["paper"])
+    return lambda: session.run(None, {"image": image})
+
+
+def _session(graph: bytes) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 3
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+def whole(a: Architecture, m: Automaton) -> tuple[dict[str, Run], dict[str, int]]:
+    """Each variant of an automaton: what runs it, and the bytes of its file."""
+    runs: dict[str, Run] = {}
+    sizes = {}
+    for form in FORMATS:
+        for precision in form.precisions:
+            graph = build(form.name, precision, m)
+            run, image, name = runner(form.name, graph), noise(a), f"{form.name} {precision}"
+            runs[name] = lambda run=run, image=image: run(image)  # type: ignore[misc]
+            sizes[name] = len(graph)
+    return runs, sizes
+
+
+def block(form: str, precision: str, m: Automaton, first: int, steps: int) -> bytes:
+    """Some steps of a half-lattice automaton, state in and state out."""
+    a, shape = m.architecture, [m.architecture.grid, m.architecture.grid, m.architecture.channels]
+    phases = [int(phase) for phase in m.fire[first : first + steps]]
+    if form == "litert":
+        drawing = litert_graph._Drawing(a, m.weights, m.reach if precision == "int8" else None, False)
+        x = state = drawing.graph.tensor("state", (-1, *shape))
+        for phase in phases:
+            x = drawing.half_step(x, phase)
+        return drawing.graph.finish({"state": state}, {"after": x})
+    if precision == "fp32":
+        g = onnx_graph.Graph()
+        y = g.one("Transpose", ["state"], perm=[0, 3, 1, 2])
+        for phase in phases:
+            y = onnx_graph._half_step(g, a, m.weights, y, phase, None)
+        g.output(g.one("Transpose", [y], perm=[0, 2, 3, 1]), "after", shape)
+        return g.finish("state", shape)
+    if m.reach is None:
+        raise ValueError("int8 needs the reach of the steps")
+    eight = onnx_int8_graph._Drawing(a, equalise(m.weights, m.reach), False)
+    y = "state"
+    for number, phase in enumerate(phases, start=first + 1):
+        eight.begin(number)
+        y = eight.half_step(y, phase)
+    eight.graph.output(eight.graph.one("Identity", [y]), "after", shape)
+    return eight.graph.finish("state", shape, contrib=True)
+
+
+def in_blocks(form: str, precision: str, m: Automaton, steps: int) -> tuple[Run, int]:
+    """All steps of the automaton, so many in a graph: what runs them, and the bytes of all files."""
+    a = m.architecture
+    own_scales = form == "onnx" and precision == "int8"  # only there a step differs from the next one of its phase
+    starts = range(0, a.steps, steps)
+    keys = [(start if own_scales else 0, *map(int, m.fire[start : start + steps])) for start in starts]
+    distinct = dict(zip(keys, starts, strict=True))
+    graphs = {key: block(form, precision, m, start, steps) for key, start in distinct.items()}
+    if form == "litert":
+        ready = {key: signature_runner(graph, 1) for key, graph in graphs.items()}
+        step = lambda key, state: ready[key](state=state)["after"]  # noqa: E731
+    else:
+        sessions = {key: _session(graph) for key, graph in graphs.items()}
+        step = lambda key, state: sessions[key].run(["after"], {"state": state})[0]  # noqa: E731
+    seed = np.random.default_rng(0).normal(0, 1, (1, a.grid, a.grid, a.channels)).astype(np.float32)
+
+    def run() -> None:
+        state = seed
+        for key in keys:
+            state = step(key, state)
+
+    return run, sum(map(len, graphs.values()))
+
+
+def medians(runs: dict[str, Run], rounds: int) -> dict[str, float]:
+    """Milliseconds of each; they take turns."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for number in range(rounds + 2):
+        for name, run in runs.items():
+            started = time.perf_counter()
+            run()
+            if number > 1:  # the first rounds fill caches
+                times[name].append(1e3 * (time.perf_counter() - started))
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def main() -> None:
+    """Print and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    results: dict[str, Any] = {"threads": 1, "rounds": given.rounds}
+    for preset in ("edge", "paper"):
+        a = PRESETS[preset]
+        m = automaton(a)
+        runs, sizes = whole(a, m)
+        if preset == "paper":
+            runs["plain export"] = plain_export(m.weights)
+        times = medians(runs, given.rounds)
+        results[preset] = {"gmac": round(a.macs / 1e9, 2), "latency_ms": times, "bytes": sizes}
+        print(preset, {name: round(value, 2) for name, value in times.items()})
+        if preset == "edge":
+            parts = {
+                f"{form.name} {precision}, {steps} steps a graph": in_blocks(form.name, precision, m, steps)
+                for form in FORMATS
+                for precision in form.precisions
+                for steps in BLOCKS
+            }
+            times = medians({name: run for name, (run, _) in parts.items()}, given.rounds)
+            results["blocks"] = {name: {"latency_ms": times[name], "bytes": size} for name, (_, size) in parts.items()}
+            for name, row in results["blocks"].items():
+                print(f"  {name:<36} {row['latency_ms']:.2f} ms, {row['bytes'] / 1000:.0f} kB")
+    if given.json:
+        given.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,197 @@
+"""How the error of the state grows over the steps, for every 8-bit scheme that was tried; a table and a plot.
+
+python tests/benchmarks/int8_error.py --data DATA/acevedo20 --models MODELS [--cells 8] [--json FILE] [--plot FILE]
+
+Needs the extras train (matplotlib, torch for the released weights) and export. The shipped model sees cells of fold 3b, the
+released one the images of fold 3 normalised by their own statistics, as it was trained.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nca_edge.automaton import Weights
+from nca_edge.bundle import load_bundle, shipped_models
+from nca_edge.preprocess import normalise
+from nca_edge.records import Image32
+from nca_export import litert_graph, onnx_int8_graph
+from nca_export.parity import error, trace
+from nca_export.prepare import prepare_bundle, prepare_released
+from nca_export.quantize import LEVELS, Equalised, Reach, reach
+from nca_export.variants import Automaton, build, runner
+from tests.benchmarks.parity import of_classes, views_of
+
+Outputs = dict[str, NDArray[Any]]
+
+
+def unequal(weights: Weights, reached: Reach) -> Equalised:
+    """What ``equalise`` is without its work."""
+    ones = [np.ones(array.shape[1], np.float32) for array in (reached.high, reached.hidden)]
+    return Equalised(weights, ones[0], ones[1], reached)
+
+
+@contextmanager
+def channels_as_they_are() -> Iterator[None]:
+    """Our graphs without equalised channels."""
+    kept = onnx_int8_graph.equalise
+    for module in (onnx_int8_graph, litert_graph):
+        module.equalise = unequal  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        for module in (onnx_int8_graph, litert_graph):
+            module.equalise = kept  # type: ignore[attr-defined]
+
+
+def stock(automaton: Automaton, calibration: Image32, static: bool) -> bytes:
+    """What ONNX Runtime's own tool makes of our float32 graph."""
+    from onnxruntime import quantization as q
+
+    class Reader(q.CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.left = [{"image": calibration[n : n + 1]} for n in range(len(calibration))]
+
+        def get_next(self) -> dict[str, Image32] | None:
+            return self.left.pop() if self.left else None
+
+    with tempfile.TemporaryDirectory() as folder:
+        plain, small = (str(Path(folder) / name) for name in ("plain.onnx", "small.onnx"))
+        Path(plain).write_bytes(build("onnx", "fp32", automaton, probe=True))
+        if static:
+            kinds = {"activation_type": q.QuantType.QUInt8, "weight_type": q.QuantType.QInt8}
+            q.quantize_static(plain, small, Reader(), quant_format=q.QuantFormat.QDQ, per_channel=True, **kinds)
+        else:
+            q.quantize_dynamic(plain, small, weight_type=q.QuantType.QUInt8)
+        return Path(small).read_bytes()
+
+
+def rounded_state(automaton: Automaton, images: Image32) -> Outputs:
+    """Our scheme, but with the state itself kept in 8 bits between the steps, one scale a step for each channel."""
+    from nca_edge.backends import NumpyBackend
+
+    m = automaton
+    backend = NumpyBackend(m.architecture, m.weights, m.fire)
+    states = np.stack([backend.seed_state(image) for image in images])
+    if m.reach is None:
+        raise ValueError("needs the reach of the steps")
+    low, high = (array[:, : m.architecture.channels] for array in (m.reach.low, m.reach.high))
+    held: Outputs = {}
+    for number, step in enumerate(m.fire, start=1):
+        for state in states:
+            backend.step(state, step)
+        last = min(number, len(low) - 1)  # what the next step perceives
+        scale = np.maximum((high[last] - low[last]) / LEVELS, np.float32(1e-9))
+        states = np.clip(np.round(states / scale), np.round(low[last] / scale), np.round(high[last] / scale)) * scale
+        held[f"state/{number}"] = states.copy()
+    return {**held, "logits": np.stack([backend.head(backend.pool(state)) for state in states])}
+
+
+def schemes(automaton: Automaton, calibration: Image32) -> dict[str, Callable[[Image32], Outputs]]:
+    """Name -> what it makes of normalised cells."""
+    made: dict[str, Callable[[Image32], Outputs]] = {
+        "state in 8 bits too, rest float32": lambda images: rounded_state(automaton, images),
+        "stock ONNX Runtime, static": runner("onnx", stock(automaton, calibration, True)),
+        "stock ONNX Runtime, dynamic": runner("onnx", stock(automaton, calibration, False)),
+    }
+    names = {"onnx": "ONNX", "litert": "LiteRT"}
+    with channels_as_they_are():
+        for form, name in names.items():
+            made[f"ours, {name}, channels as they are"] = runner(form, build(form, "int8", automaton, probe=True))
+    for form, name in names.items():
+        made[f"ours, {name}"] = runner(form, build(form, "int8", automaton, probe=True))
+    return made
+
+
+def measure(automaton: Automaton, calibration: Image32, images: Image32) -> dict[str, Any]:
+    """Relative L2 error of the state after each step and share of the answers that stay, by scheme."""
+    expected = trace(automaton, images)
+    logits = runner("onnx", build("onnx", "fp32", automaton))(images)["logits"]
+    rows = {}
+    for name, run in schemes(automaton, calibration).items():
+        found = run(images)
+        steps = range(1, len(automaton.fire) + 1)
+        rows[name] = {
+            "state": [error(found[f"state/{n}"], expected[f"state/{n}"]) for n in steps],
+            "agreement": float((found["logits"].argmax(1) == logits.argmax(1)).mean()),
+        }
+        print(f"  {name:<45} state {rows[name]['state'][-1]:.2g}, {rows[name]['agreement']:.0%} agree")
+    return {"cells": len(images), "schemes": rows}
+
+
+def shipped(data: Path, cells: int) -> dict[str, Any]:
+    """The shipped model; its scales come from training cells that the bundle's reach was taken from."""
+    bundle = load_bundle(shipped_models() / "edge")
+    manifest = bundle.manifest
+    images = of_classes(data, "3b", manifest.classes)
+    chosen = [images[i] for i in np.linspace(0, len(images) - 1, cells).round().astype(int)]
+    views = views_of(data, chosen, 0.225, manifest.view_um, manifest.architecture.size)
+    mean, std = (np.asarray(values, np.float32) for values in (manifest.mean, manifest.std))
+    calibration = normalise(bundle.golden_views.astype(np.float32) / 255, mean, std)
+    return measure(prepare_bundle(bundle, None).automaton, calibration, normalise(views, mean, std))
+
+
+def released(models: Path, data: Path, cells: int) -> dict[str, Any]:
+    """The weights released with the paper, 64 steps; scales from other cells than those that are measured."""
+    prepared = prepare_released(models / "wbc_nca_matek19.pt", data, print)
+    images = prepared.normalised(prepared.cells)
+    calibration, measured = images[::2], spread_floats(images[1::2], cells)
+    m = prepared.automaton
+    return measure(replace(m, reach=reach(m.architecture, m.weights, m.fire, calibration)), calibration[:8], measured)
+
+
+def spread_floats(images: Image32, cells: int) -> Image32:
+    """So many of the images, evenly spread."""
+    return images[np.linspace(0, len(images) - 1, min(cells, len(images))).astype(int)]
+
+
+def draw(results: dict[str, Any], path: Path) -> None:
+    """One panel for each model: error against step."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4.6), layout="constrained")
+    panels = figure.subplots(1, len(results), squeeze=False)[0]
+    for axes, (title, result) in zip(panels, results.items(), strict=True):
+        for name, row in result["schemes"].items():
+            ours = name.startswith("ours") and "as they are" not in name
+            steps = range(1, len(row["state"]) + 1)
+            axes.plot(steps, row["state"], label=name, linewidth=2.4 if ours else 1.2, linestyle="-" if ours else "--")
+        axes.set(
+            yscale="log", xlabel="step", ylabel="relative L2 error of the state", title=f"{title}, {result['cells']} cells"
+        )
+        axes.grid(alpha=0.3)
+    panels[-1].legend(fontsize=8)
+    figure.savefig(path, dpi=130)
+
+
+def main() -> None:
+    """Print, write, draw."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--models", type=Path, help="folder of the released weights")
+    parser.add_argument("--cells", type=int, default=8)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--plot", type=Path)
+    given = parser.parse_args()
+    print("edge")
+    results = {"edge": shipped(given.data, given.cells)}
+    if given.models:
+        print("released weights")
+        results["released weights"] = released(given.models, given.data, given.cells)
+    if given.json:
+        given.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    if given.plot:
+        draw(results, given.plot)
+
+
+if __name__ == "__main__":
+    main()
