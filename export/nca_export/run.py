@@ -79,4 +79,7 @@ def read_run(folder: Path) -> Run:
         raise BundleError(f"{folder / WEIGHTS}: cannot be read ({error}); go on with --resume or train again.") from error
     architecture.check_weights(weights)
     architecture.check_fire(fire)
+    named = len(set(facts["classes"]))
+    if named != architecture.classes:
+        raise BundleError(f"{folder}: {FACTS} names {named} classes, the weights have {architecture.classes}; train again.")
     return Run(parse_recipe(facts["recipe"]), architecture, weights, fire, facts)

@@ -13,6 +13,9 @@ from nca_edge.automaton import Architecture, Fire, Weights
 from nca_edge.backends.litert import signature_runner
 from nca_edge.errors import UsageError
 from nca_edge.records import Image32
+from nca_export.litert_graph import build_litert
+from nca_export.onnx_graph import build_onnx
+from nca_export.onnx_int8_graph import build_onnx_int8
 from nca_export.quantize import Reach
 
 
@@ -42,10 +45,6 @@ def build(form: str, precision: str, automaton: Automaton, probe: bool = False) 
     UsageError
         No cells have shown what the steps hold.
     """
-    from nca_export.litert_graph import build_litert
-    from nca_export.onnx_graph import build_onnx
-    from nca_export.onnx_int8_graph import build_onnx_int8
-
     w2 = automaton.weights["w2"].copy()
     w2[: automaton.architecture.image_channels] = 0  # the image channels stay as they are
     m = replace(automaton, weights={**automaton.weights, "w2": w2})

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from nca_edge.bundle import Bundle
@@ -104,6 +105,54 @@ def test_export_refuses_what_is_no_run(run: Path, tmp_path: Path) -> None:
     (tmp_path / "weights.npz").write_bytes(b"PK\x03\x04 damaged")
     with pytest.raises(BundleError, match=r"weights\.npz"):
         read_run(tmp_path)
+
+
+def _edited(run: Path, folder: Path, **facts: Any) -> Path:
+    """A copy of a run with other facts."""
+    shutil.copytree(run, folder)
+    before = json.loads((folder / "run.json").read_text("utf-8"))
+    (folder / "run.json").write_text(json.dumps({**before, **facts}), "utf-8")
+    return folder
+
+
+def test_export_refuses_what_does_not_belong_together(run: Path, bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="names 2 classes, the weights have 3; train again"):
+        export(Request(_edited(run, tmp_path / "classes", classes=["basophil", "artefact"])), quiet)
+    broken = _edited(run, tmp_path / "nan")
+    with np.load(broken / "weights.npz") as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    arrays["w1"][0, 0] = np.nan
+    np.savez(broken / "weights.npz", **arrays)
+    with pytest.raises(BundleError, match="w1 holds numbers that are not finite; train the model again"):
+        export(Request(broken, out=tmp_path / "out"), quiet)
+    mended = shutil.copytree(bundle, tmp_path / "manifest")
+    text = (mended / "manifest.json").read_text("utf-8")
+    (mended / "manifest.json").write_text(text.replace('"steps": ', '"steps": 1'), "utf-8")
+    with pytest.raises(BundleError, match=r"golden|fire|weights"):
+        export(Request(mended, out=tmp_path / "out"), quiet)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "given, sentence",
+    [
+        ("tflite", "--format tflite: did you mean litert? known are onnx and litert."),
+        ("onx", "--format onx: did you mean onnx? known are onnx and litert."),
+        ("pytorch", "--format pytorch: known are onnx and litert."),
+    ],
+)
+def test_unknown_formats_get_the_nearest_name(given: str, sentence: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        app(["export", "--format", given], standalone_mode=False)
+    assert str(caught.value) == sentence
+
+
+def test_a_missing_extra_is_named(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("nca_export")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
+    with pytest.raises(UsageError, match=r"nca-edge\[export\]"):
+        app(["export", str(run), "--out", str(tmp_path / "out")], standalone_mode=False)
 
 
 def test_export_refuses_other_data(run: Path, data: Path, tmp_path: Path) -> None:
