@@ -177,6 +177,38 @@ def evaluate(
 
 
 @app.command()
+def bench(
+    board: Annotated[
+        str | None, typer.Option(help="Also predict for this board; see nca-edge devices.", metavar="NAME")
+    ] = None,
+    sustained: Annotated[float, typer.Option(help="Then run without a pause for so long.", metavar="MIN", min=0)] = 0.0,
+    data: Annotated[Path | None, typer.Option(help="Labelled crops: adds the accuracy.", metavar="PATH")] = None,
+    um_per_px: UmPerPx = None,
+    out: Annotated[Path | None, typer.Option(help="Write the result here as JSON.", metavar="FILE")] = None,
+    chart: Annotated[Path | None, typer.Option(help="Draw the result here as PNG.", metavar="FILE")] = None,
+    model: Model = None,
+    backend: Backend = BackendName.auto,
+    threads: Threads = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Latency on this board: each backend and precision, by stage, with memory, share of the CPU's peak and agreement."""
+    from nca_edge.bench import command, report
+
+    _check_scale(um_per_px)
+    choice = _choice(model, backend, PrecisionName.fp32, threads)
+    result = command.bench(command.BenchRequest(choice, board, sustained_min=sustained, data=data, um_per_px=um_per_px), say)
+    if out is not None:
+        command.write(result, out)
+    if chart is not None:
+        report.chart(result, chart)
+    if as_json:
+        print_json(result)
+    else:
+        typer.echo(report.text(result))
+    raise typer.Exit(0 if all(row["valid"] for row in result["results"]) else 1)
+
+
+@app.command()
 def report(session: Annotated[Path, typer.Argument(help="A session folder.", metavar="SESSION")]) -> None:
     """Rebuild report.html, cells.jsonl, fields.jsonl and cells.csv from a session's database."""
     from nca_edge.report import write_report
@@ -233,8 +265,8 @@ def models_verify(
     from nca_edge.classifier import ModelChoice, load
 
     bundle = load_bundle(find_bundle(model))
-    variants = {*bundle.file_of(), ("numpy", "fp32")}
-    for backend, precision in sorted(v for v in variants if v[0] in BACKENDS):
+    known = sorted(variant for variant in bundle.file_of() if variant[0] in BACKENDS)
+    for backend, precision in [("numpy", "fp32"), *known]:  # the reference first: all others were compared with it
         try:
             load(ModelChoice(model, backend, precision))
         except MissingExtraError as error:

@@ -35,6 +35,7 @@ from nca_edge.records import (
     Scale,
 )
 from nca_edge.scale import crop_scale, field_scale, red_cells
+from nca_edge.stopwatch import Watch, untimed
 
 ARTEFACT = "artefact"
 CELL_DIAMETER_UM = 13.0
@@ -62,8 +63,22 @@ class CropReading:
     scale: Scale
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Some cells of a field that are answered at once."""
+
+    cells: tuple[Detection, ...]
+    before: int
+    """Cells of the field that came earlier."""
+    scale: Scale
+
+
 def observe(
-    frames: Iterable[Frame | FrameError], classifier: Classifier, um_per_px: float | None = None, known: Iterable[float] = ()
+    frames: Iterable[Frame | FrameError],
+    classifier: Classifier,
+    um_per_px: float | None = None,
+    known: Iterable[float] = (),
+    watch: Watch = untimed,
 ) -> Iterator[Reading]:
     """Read fields one after the other.
 
@@ -71,6 +86,7 @@ def observe(
     ----------
     um_per_px : scale given by the user; None: estimated from each field's red cells
     known : scales that earlier fields of the session gave, for a field with too few red cells
+    watch : is told when each stage of a field begins and ends
     """
     scales = list(known)
     for frame in frames:
@@ -78,7 +94,7 @@ def observe(
             yield _failed(frame.name, frame.reason)
             continue
         try:
-            reading = read_field(frame, classifier, um_per_px, scales)
+            reading = read_field(frame, classifier, um_per_px, scales, watch)
         except MemoryError:
             reading = _failed(frame.name, "does not fit this machine's memory; export it smaller.")
         if reading.scale is not None and reading.scale.source == "red_cells":
@@ -86,34 +102,43 @@ def observe(
         yield reading
 
 
-def read_field(frame: Frame, classifier: Classifier, um_per_px: float | None, scales: list[float]) -> Reading:
+def read_field(
+    frame: Frame, classifier: Classifier, um_per_px: float | None, scales: list[float], watch: Watch = untimed
+) -> Reading:
     """One field. ``scales``: what earlier fields' red cells said."""
     if max(frame.rgb.shape) > MAX_FIELD_PX:
-        return _read_reduced_field(frame, classifier, um_per_px, scales)
-    quality = assess(frame.rgb)
+        return _read_reduced_field(frame, classifier, um_per_px, scales, watch)
+    with watch("gate"):
+        quality = assess(frame.rgb)
     if not quality.accepted:
         return _rejected(frame, quality)
     wrong = _wrong_scale(um_per_px, frame.rgb, classifier.view_um)
     if wrong:
         return _rejected(frame, replace(quality, accepted=False, reasons=(wrong,)))
-    corrected = correct(frame.rgb, field_background(frame.rgb))
-    red = red_cells(corrected)
-    scale = _known_scale(um_per_px, red, scales)
-    found = white_cells(corrected, red, scale.um_per_px if scale else None)
+    with watch("light"):
+        corrected = correct(frame.rgb, field_background(frame.rgb))
+    with watch("detect"):
+        red = red_cells(corrected)
+        scale = _known_scale(um_per_px, red, scales)
+        found = white_cells(corrected, red, scale.um_per_px if scale else None)
     scale = scale or _scale_of_cells(found, classifier.view_um, frame.rgb)
     cells: list[CellReading] = []
     for start in range(0, len(found), BATCH):
-        cells += _read_cells(corrected, found[start : start + BATCH], start, scale, classifier)
+        batch = Found(tuple(found[start : start + BATCH]), start, scale)
+        cells += _read_cells(corrected, batch, classifier, watch)
     return Reading(frame.name, True, (), False, quality.focus, scale, tuple(cells))
 
 
-def _read_reduced_field(frame: Frame, classifier: Classifier, um_per_px: float | None, scales: list[float]) -> Reading:
+def _read_reduced_field(
+    frame: Frame, classifier: Classifier, um_per_px: float | None, scales: list[float], watch: Watch
+) -> Reading:
     """Read a large field at a whole fraction of its size; scale and boxes are told in its own pixels, crops stay reduced."""
     height, width = frame.rgb.shape[:2]
     factor = -(-max(height, width) // MAX_FIELD_PX)
-    small = Frame(frame.name, np.asarray(Image.fromarray(frame.rgb).reduce(factor)))
+    with watch("reduce"):
+        small = Frame(frame.name, np.asarray(Image.fromarray(frame.rgb).reduce(factor)))
     given = um_per_px * factor if um_per_px is not None else None
-    reading = read_field(small, classifier, given, [scale * factor for scale in scales])
+    reading = read_field(small, classifier, given, [scale * factor for scale in scales], watch)
     cells = []
     for cell in reading.cells:
         x, y = cell.detection.box.x * factor, cell.detection.box.y * factor
@@ -123,20 +148,21 @@ def _read_reduced_field(frame: Frame, classifier: Classifier, um_per_px: float |
     return replace(reading, scale=scale, cells=tuple(cells))
 
 
-def _read_cells(
-    corrected: Image32, found: list[Detection], before: int, scale: Scale, classifier: Classifier
-) -> Iterator[CellReading]:
-    """Name and explain some cells of a field, after ``before`` others."""
-    centers = [d.box.center for d in found]
-    views = [cell_view(corrected, c, scale.um_per_px, classifier.view_um, classifier.size) for c in centers]
-    answer = classifier.answer(np.stack(views))
-    for n, detection in enumerate(found):
-        crop = window(corrected, centers[n], classifier.view_um / scale.um_per_px)
+def _read_cells(corrected: Image32, batch: Found, classifier: Classifier, watch: Watch) -> Iterator[CellReading]:
+    """Name and explain some cells of a field."""
+    centers, um_per_px = [d.box.center for d in batch.cells], batch.scale.um_per_px
+    with watch("crop"):
+        views = [cell_view(corrected, c, um_per_px, classifier.view_um, classifier.size) for c in centers]
+    with watch("model"):
+        answer = classifier.answer(np.stack(views))
+    for n, detection in enumerate(batch.cells):
+        with watch("crop"):
+            crop = window(corrected, centers[n], classifier.view_um / um_per_px)
         prediction = classifier.predict(answer.logits[n])
-        explanation = classifier.explain(answer.state[n], answer.mask_state[n], crop, prediction.label)
+        explanation = classifier.explain(answer.state[n], answer.mask_state[n], crop, prediction.label, watch)
         counted = prediction.label != ARTEFACT and not detection.border
         crop8 = np.round(crop * 255).astype(np.uint8)
-        yield CellReading(before + n + 1, detection, prediction, explanation, counted, crop8)
+        yield CellReading(batch.before + n + 1, detection, prediction, explanation, counted, crop8)
 
 
 def _wrong_scale(um_per_px: float | None, rgb: Image8, view_um: float) -> str | None:

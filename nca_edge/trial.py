@@ -1,6 +1,6 @@
 """What this board is known to run: a backend is first tried in a process of its own, and the last benchmark is remembered.
 
-An instruction that this CPU lacks then kills the trial, not the count. What was found is kept in the user's cache folder;
+An instruction that this CPU lacks then kills the trial, not the count. What was found is kept in the user's state folder;
 without one, each start tries again. Nothing of a patient is in it.
 """
 
@@ -92,7 +92,7 @@ def _cpu() -> str:
 
 def _place() -> Path | None:
     try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nca-edge" / "backends.json"
+        return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "nca-edge" / "backends.json"
     except RuntimeError:  # a service without a home
         return None
 

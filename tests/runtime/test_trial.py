@@ -17,8 +17,8 @@ EDGE = find_bundle(None).resolve()
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     return tmp_path / "nca-edge" / "backends.json"
 
 
@@ -29,16 +29,16 @@ def deadly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
 
 
-def test_a_backend_that_lives_is_tried_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_backend_that_lives_is_tried_once(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert trial.problem(EDGE, "onnx", "fp32") is None
-    (key,) = json.loads(cache.read_text("utf-8"))["lived"]
+    (key,) = json.loads(state.read_text("utf-8"))["lived"]
     assert key.startswith("onnx fp32 onnxruntime ")
     monkeypatch.setattr("subprocess.run", lambda *_, **__: pytest.fail("it was known"))
     assert trial.problem(EDGE, "onnx", "fp32") is None
 
 
 def test_a_backend_that_dies_is_passed_over(
-    deadly: None, cache: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    deadly: None, state: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trial, "installed", lambda name: None if name == "litert" else f"{name} 1")
     with caplog.at_level(logging.WARNING):
@@ -49,7 +49,7 @@ def test_a_backend_that_dies_is_passed_over(
     ]
     with pytest.raises(UsageError, match=r"killed by signal 4 .*; choose another --backend\."):
         load(ModelChoice(str(EDGE), "onnx"))
-    assert not cache.exists()  # tried again next time: it may have been mended
+    assert not state.exists()  # tried again next time: it may have been mended
 
 
 def test_a_backend_that_complains_lives(tmp_path: Path) -> None:
@@ -72,19 +72,19 @@ def test_the_quickest_of_the_last_benchmark_comes_first() -> None:
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"lived": 3}', "\x00"])
-def test_damaged_memory_is_no_memory(cache: Path, content: str) -> None:
-    cache.parent.mkdir()
-    cache.write_text(content, "utf-8")
+def test_damaged_memory_is_no_memory(state: Path, content: str) -> None:
+    state.parent.mkdir()
+    state.write_text(content, "utf-8")
     assert trial.quickest_first("model", "fp32", ["onnx", "numpy"]) == ["onnx", "numpy"]
     assert trial.problem(EDGE, "onnx", "fp32") is None
-    assert json.loads(cache.read_text("utf-8"))["lived"]
+    assert json.loads(state.read_text("utf-8"))["lived"]
 
 
 def test_without_a_place_each_start_tries_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", "utf-8")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
     assert trial.problem(EDGE, "onnx", "fp32") is None
-    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.delenv("XDG_STATE_HOME")
     monkeypatch.delenv("HOME", raising=False)
 
     def homeless() -> Path:

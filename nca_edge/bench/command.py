@@ -1,0 +1,155 @@
+"""`nca-edge bench`: every variant of a bundle on this board, honestly: with its memory, its share of the peak, its answers."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nca_edge import __version__
+from nca_edge.bench import board as board_module
+from nca_edge.bench.peak import Peak, measure_peak
+from nca_edge.bench.predict import predict
+from nca_edge.bench.variant import Question, Timing, time_variant
+from nca_edge.bundle import Bundle, find_bundle, load_bundle
+from nca_edge.classifier import ModelChoice, from_8bit, load
+from nca_edge.errors import StorageError, UsageError
+from nca_edge.profiles import detect_board, find_profile
+from nca_edge.samples import sample_fields
+from nca_edge.trial import remember
+
+SCHEMA = 1
+SAMPLE_EVERY_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class BenchRequest:
+    """What the user asked for."""
+
+    choice: ModelChoice
+    """Backend ``auto``: all; precision is not looked at."""
+    board: str | None = None
+    """Predict for this profile too."""
+    seconds: float = 3.0
+    """For the single cells of each variant."""
+    sustained_min: float = 0.0
+    data: Path | None = None
+    um_per_px: float | None = None
+
+
+def bench(request: BenchRequest, say: Callable[[str], None]) -> dict[str, Any]:
+    """Measure; the result is what is written as JSON.
+
+    Raises
+    ------
+    UsageError
+        No such board, backend or data.
+    BundleError
+        The bundle is damaged.
+    """
+    folder = find_bundle(request.choice.model).resolve()
+    bundle = load_bundle(folder)
+    here = detect_board()
+    profile = find_profile(request.board) if request.board else here
+    threads = request.choice.threads or here.default_threads()
+    board, before = board_module.facts(), board_module.sense()
+    say("measuring what this CPU can do at best")
+    peak = measure_peak(threads)
+    data = str(request.data) if request.data else None
+    timings = []
+    for backend, precision in _variants(bundle, request.choice.backend):
+        say(f"timing {backend} {precision}")
+        asked = (str(folder), backend, precision, threads, request.seconds, str(sample_fields()), data, request.um_per_px)
+        timings.append(time_variant(Question(*asked)))
+    quickest = min((t for t in timings if t.valid), key=lambda t: t.cell_ms["p50"], default=None)
+    for precision in ("fp32", "int8"):
+        quick = {t.backend: t.cell_ms["p50"] for t in timings if t.valid and t.precision == precision}
+        if quick and request.choice.backend == "auto":
+            remember(bundle.sha256, precision, quick)
+    sustained = None
+    if request.sustained_min and quickest is not None:
+        say(f"{quickest.backend} {quickest.precision} without a pause for {request.sustained_min:g} minutes")
+        sustained = _sustain(folder, quickest, request.sustained_min)
+    after, a = board_module.sense(), bundle.manifest.architecture
+    return {
+        "schema": SCHEMA, "nca_edge": __version__, "board": asdict(board), "threads": threads,
+        "bundle": {
+            "name": bundle.manifest.name, "manifest_sha256": bundle.sha256, "parameters": a.parameters,
+            "gmac_per_cell": a.macs / 1e9, "update": a.update,
+        },
+        "peak": asdict(peak), "results": [_row(t, bundle, peak) for t in timings],
+        "sensors": {"before": asdict(before), "after": asdict(after)},
+        "sustained": sustained, "warnings": _warnings(before, after, board),
+        "prediction": predict(profile, a, timings, peak) if profile.name != here.name else [],
+    }  # fmt: skip
+
+
+def _variants(bundle: Bundle, backend: str) -> list[tuple[str, str]]:
+    all_of_them = [*sorted(bundle.file_of()), ("numpy", "fp32")]
+    chosen = [variant for variant in all_of_them if backend in ("auto", variant[0])]
+    if not chosen:
+        raise UsageError(f"this bundle has no {backend} model; export one, or leave --backend out.")
+    return chosen
+
+
+def _row(timing: Timing, bundle: Bundle, peak: Peak) -> dict[str, Any]:
+    """A row of the results, with what follows from the times."""
+    a = bundle.manifest.architecture
+    row = {**asdict(timing), "preset": bundle.manifest.name, "update": a.update, "gmac_per_cell": a.macs / 1e9}
+    rate = a.macs / 1e6 / timing.cell_ms["p50"] if timing.valid else None
+    best = peak.int8_gmac_per_s if timing.precision == "int8" else peak.fp32_gmac_per_s
+    return {**row, "gmac_per_s": rate, "share_of_peak": rate / best if rate is not None else None}
+
+
+def _sustain(folder: Path, timing: Timing, minutes: float) -> dict[str, Any]:
+    """Cell after cell; what the sensors say every few seconds."""
+    classifier = load(ModelChoice(str(folder), timing.backend, timing.precision, timing.threads))
+    view = from_8bit(classifier.bundle.golden_views[:1])
+    samples: list[dict[str, Any]] = []
+    began = time.monotonic()
+    while (passed := time.monotonic() - began) < 60 * minutes:
+        until = time.monotonic() + min(SAMPLE_EVERY_S, 60 * minutes - passed)
+        times: list[float] = []
+        while not times or time.monotonic() < until:
+            started = time.perf_counter()
+            classifier.answer(view)
+            times.append(1e3 * (time.perf_counter() - started))
+        samples.append({"minute": passed / 60, "cell_ms": float(np.median(times)), **asdict(board_module.sense())})
+    return {"backend": timing.backend, "precision": timing.precision, "samples": samples}
+
+
+def _warnings(before: board_module.Sensors, after: board_module.Sensors, board: board_module.Board) -> list[str]:
+    """Why these times may not be the board's best, and what is not known."""
+    out = []
+    if before.on_battery or after.on_battery:
+        out.append("It runs on battery: plug it in and measure again.")
+    if held := {*(before.throttled or ()), *(after.throttled or ())}:
+        out.append(f"The board held back ({', '.join(sorted(held))}): check power supply and cooling and measure again.")
+    if board.governor not in (None, "performance"):
+        out.append(f"The CPU governor is {board.governor}: times vary less with performance.")
+    if after.temperature_c is None:
+        out.append("This board does not tell its temperature: whether it was hot is not known.")
+    return out
+
+
+def write(result: dict[str, Any], path: Path) -> None:
+    """Keep the result as JSON, beside the old file first.
+
+    Raises
+    ------
+    StorageError
+        It cannot be written.
+    """
+    beside = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+        os.replace(beside, path)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written ({error.strerror}); choose another --out.") from error

@@ -1,0 +1,89 @@
+"""What a benchmark says to people: a table and a chart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageFont
+
+from nca_edge import RESEARCH_USE
+
+WIDTH, LINE, MARGIN = 900, 30, 24
+INK, FAINT, BARS = (25, 30, 40), (120, 125, 135), ((38, 98, 160), (110, 160, 210))
+
+HEADS = ("p50 ms", "p90 ms", "p99 ms", "of peak", "MB", "agrees")
+
+
+def text(result: dict[str, Any]) -> str:
+    """The table."""
+    board, peak = result["board"], result["peak"]
+    lines = [
+        f"{board['cpu']}, {board['cpus']} CPUs, {board['os']}, Python {board['python']} (profile {board['profile']})",
+        f"peak of this CPU, {result['threads']} threads: float32 {peak['fp32_gmac_per_s']:.0f}, "
+        f"int8 {peak['int8_gmac_per_s']:.0f} GMAC/s",
+        f"model {result['bundle']['name']}, {result['bundle']['gmac_per_cell']:.2g} GMAC a cell",
+        "",
+        f"{'backend':<8} {'precision':<9}" + "".join(f"{name:>9}" for name in HEADS),
+    ]
+    for row in result["results"]:
+        head = f"{row['backend']:<8} {row['precision']:<9}"
+        if not row["valid"]:
+            lines.append(f"{head} {row['problem']}")
+            continue
+        cell = row["cell_ms"]
+        lines.append(
+            f"{head}{cell['p50']:9.2f}{cell['p90']:9.2f}{cell['p99']:9.2f}{row['share_of_peak']:9.0%}"
+            f"{row['peak_memory_mb']:9.0f}{row['agreement']:9.0%}"
+        )
+    for row in result["results"]:
+        if row["valid"] and row["stage_ms"]:
+            stages = ", ".join(f"{name} {ms:.1f}" for name, ms in row["stage_ms"].items())
+            name = f"{row['backend']} {row['precision']}"
+            lines += ["", f"a field, {name}: {row['field_ms']:.0f} ms ({stages}); {row['cells_per_minute']:.0f} cells a minute"]
+    if result["prediction"]:
+        lines += ["", *(f"PREDICTED, not measured, {p['board']}: {p['sentence']}" for p in result["prediction"])]
+    lines += ["", *result["warnings"], RESEARCH_USE]
+    return "\n".join(lines)
+
+
+def chart(result: dict[str, Any], path: Path) -> None:
+    """A bar for the median and p90 of each variant, as PNG; over time where it was sustained."""
+    rows = [row for row in result["results"] if row["valid"]]
+    samples = result["sustained"]["samples"] if result.get("sustained") else []
+    height = 3 * MARGIN + LINE * (len(rows) + 4) + (220 if samples else 0)
+    image = Image.new("RGB", (WIDTH, height), "white")
+    pen, font, small = ImageDraw.Draw(image), ImageFont.load_default(17), ImageFont.load_default(13)
+    pen.text((MARGIN, MARGIN), f"One cell, ms: {result['bundle']['name']} on {result['board']['cpu']}", INK, font)
+    longest = max((row["cell_ms"]["p90"] for row in rows), default=1.0)
+    top, left, room = MARGIN + 2 * LINE, 190, WIDTH - 190 - 4 * MARGIN
+    for n, row in enumerate(rows):
+        y, cell = top + n * LINE, row["cell_ms"]
+        pen.text((MARGIN, y + 3), f"{row['backend']} {row['precision']}", INK, font)
+        for key, colour in (("p90", BARS[1]), ("p50", BARS[0])):
+            pen.rectangle((left, y + 4, left + room * cell[key] / longest, y + LINE - 8), colour)
+        pen.text((left + room * cell["p90"] / longest + 6, y + 4), f"{cell['p50']:.1f}", INK, font)
+    foot = top + len(rows) * LINE + 6
+    pen.text((MARGIN, foot), "dark: half of the calls are quicker; light: nine of ten", FAINT, small)
+    if samples:
+        _over_time(pen, samples, (left, foot + 34, left + room, foot + 194), small)
+    pen.text((MARGIN, height - MARGIN - 8), RESEARCH_USE, FAINT, small)
+    image.save(path)
+
+
+def _over_time(
+    pen: ImageDraw.ImageDraw, samples: list[dict[str, Any]], box: tuple[float, float, float, float], font: Any
+) -> None:
+    """Latency against minutes, and the temperature where the board tells it."""
+    left, upper, right, lower = box
+    last = max(samples[-1]["minute"], 1e-9)
+    pen.rectangle(box, outline=FAINT)
+    for key, colour, unit in (("cell_ms", BARS[0], "ms a cell"), ("temperature_c", (190, 80, 40), "degrees C")):
+        known = [(s["minute"], s[key]) for s in samples if s[key] is not None]
+        if not known:
+            continue
+        most = 1.15 * max(value for _, value in known)
+        points = [(left + (right - left) * m / last, lower - (lower - upper) * value / most) for m, value in known]
+        pen.line(points if len(points) > 1 else points * 2, colour, 2)
+        pen.text((points[-1][0] + 6, points[-1][1] - 8), f"{known[-1][1]:.1f} {unit}", colour, font)
+    pen.text((left, lower + 4), f"0 to {last:.1f} minutes without a pause", FAINT, font)
