@@ -26,6 +26,8 @@ from nca_edge.trial import remember
 
 SCHEMA = 1
 SAMPLE_EVERY_S = 5.0
+CELL_S = 3.0
+"""For the single cells of each variant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +38,6 @@ class BenchRequest:
     """Backend ``auto``: all; precision is not looked at."""
     board: str | None = None
     """Predict for this profile too."""
-    seconds: float = 3.0
-    """For the single cells of each variant."""
     sustained_min: float = 0.0
     data: Path | None = None
     um_per_px: float | None = None
@@ -65,7 +65,7 @@ def bench(request: BenchRequest, say: Callable[[str], None]) -> dict[str, Any]:
     timings = []
     for backend, precision in _variants(bundle, request.choice.backend):
         say(f"timing {backend} {precision}")
-        asked = (str(folder), backend, precision, threads, request.seconds, str(sample_fields()), data, request.um_per_px)
+        asked = (str(folder), backend, precision, threads, CELL_S, str(sample_fields()), data, request.um_per_px)
         timings.append(time_variant(Question(*asked)))
     quickest = min((t for t in timings if t.valid), key=lambda t: t.cell_ms["p50"], default=None)
     for precision in ("fp32", "int8"):

@@ -1,0 +1,181 @@
+"""The benchmark: figures that can be checked by hand, boards that say little, variants that crash or answer wrongly."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nca_edge import RESEARCH_USE
+from nca_edge.automaton import PRESETS
+from nca_edge.bench import board, command, peak, report
+from nca_edge.bench.onnx_file import product
+from nca_edge.bench.predict import predict
+from nca_edge.bench.variant import Question, Timing, time_variant
+from nca_edge.bundle import find_bundle
+from nca_edge.profiles import find_profile
+
+Call = Callable[..., Any]
+EDGE = find_bundle(None).resolve()
+
+
+@pytest.fixture(autouse=True)
+def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
+def question(bundle: Path = EDGE, backend: str = "numpy", fields: str | None = None) -> Question:
+    return Question(str(bundle), backend, "fp32", 1, 0.01, fields, None, None)
+
+
+@pytest.mark.parametrize("kind", ["MatMul", "MatMulInteger"])
+def test_the_products_that_are_timed_are_products(kind: str) -> None:
+    import onnxruntime
+
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(0, 256, (5, 130)).astype(np.uint8), rng.integers(-127, 128, (130, 3)).astype(np.int8)
+    if kind == "MatMul":
+        a, b = a.astype(np.float32), b.astype(np.float32)  # type: ignore[assignment]
+    session = onnxruntime.InferenceSession(product(kind, 5, b), providers=["CPUExecutionProvider"])
+    (found,) = session.run(["c"], {"a": a})
+    assert (found == a.astype(np.int64) @ b.astype(np.int64)).all()
+
+
+def test_peak_is_the_best_of_several_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peak, "ENOUGH_S", 1e-3)
+    monkeypatch.setattr(peak, "ROWS", (64,))
+    monkeypatch.setattr(peak, "SIDES", (32, 64))
+    found = peak.measure_peak(1)
+    assert found.fp32_gmac_per_s > 0.01 and found.int8_gmac_per_s > 0.01
+
+
+def test_a_variant_is_timed_with_its_answers_and_its_memory() -> None:
+    timing = time_variant(question())
+    assert timing.valid and timing.problem is None and timing.agreement == 1 and timing.golden_error == 0
+    assert 0 < timing.cell_ms["p50"] <= timing.cell_ms["p90"] <= timing.cell_ms["p99"]
+    assert timing.peak_memory_mb is not None and 20 < timing.peak_memory_mb < 2000
+    assert timing.batch_ms is not None and timing.stage_ms == {}
+
+
+def test_stages_add_up_to_the_field(tmp_path: Path) -> None:
+    fields = tmp_path / "fields"
+    fields.mkdir()
+    shutil.copy(Path(str(command.sample_fields())) / "bccd-BloodImage_00209.jpg", fields)
+    timing = time_variant(question(backend="onnx", fields=str(fields)))
+    assert list(timing.stage_ms) == ["decode", "gate", "light", "detect", "crop", "model", "lrp", "mask", "store"]
+    assert timing.field_ms is not None and 0.5 * timing.field_ms < sum(timing.stage_ms.values()) <= timing.field_ms
+    assert timing.cells_per_minute is not None and timing.cells_per_minute > 0
+
+
+def test_a_variant_that_crashes_costs_its_row_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "onnxruntime.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGILL)\n", "utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    timing = time_variant(question(backend="onnx"))
+    assert not timing.valid and timing.problem == "killed by signal 4: this CPU or system does not stand it"
+
+
+def test_a_missing_extra_is_a_row_that_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ai_edge_litert", "tflite_runtime"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("", "utf-8")
+        (tmp_path / name / "interpreter.py").write_text("raise ImportError\n", "utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    timing = time_variant(question(backend="litert"))
+    assert not timing.valid and "nca-edge[litert]" in (timing.problem or "")
+
+
+def test_a_quick_wrong_answer_is_invalid(tmp_path: Path) -> None:
+    bundle = Path(shutil.copytree(EDGE, tmp_path / "bundle"))
+    with np.load(bundle / "golden.npz") as archive:
+        arrays = dict(archive)
+    arrays["logits"] = arrays["logits"] + 1
+    np.savez(bundle / "golden.npz", **arrays)
+    manifest = json.loads((bundle / "manifest.json").read_text("utf-8"))
+    for entry in manifest["files"]:
+        entry["sha256"] = hashlib.sha256((bundle / entry["name"]).read_bytes()).hexdigest()
+    (bundle / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    timing = time_variant(question(bundle))
+    assert not timing.valid and (timing.problem or "").startswith("INVALID: weights.npz: answers of the numpy backend differ")
+
+
+def test_sensors_of_a_board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {
+        "sys/class/thermal/thermal_zone0/temp": "48123\n", "sys/class/thermal/thermal_zone1/temp": "51500\n",
+        "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq": "1500000\n",
+        "sys/class/power_supply/BAT0/status": "Discharging\n",
+    }  # fmt: skip
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content, "utf-8")
+    firmware = tmp_path / "vcgencmd"
+    firmware.write_text("#!/bin/sh\necho throttled=0x50005\n", "utf-8")
+    firmware.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    felt = board.sense(tmp_path)
+    assert felt == board.Sensors(51.5, 1500.0, ("under-voltage", "throttled"), True)
+    said = command._warnings(felt, felt, board.facts())
+    assert any("battery" in text for text in said) and any("held back (throttled, under-voltage)" in text for text in said)
+
+
+def test_a_board_that_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert board.sense(tmp_path) == board.Sensors(None, None, None, None)
+    facts = board.facts(tmp_path)
+    assert facts.cpu and facts.features == () and facts.memory_mb is None and facts.governor is None
+
+
+def test_a_prediction_is_arithmetic() -> None:
+    a = PRESETS["edge"]
+    here = peak.Peak(fp32_gmac_per_s=50.0, int8_gmac_per_s=200.0)
+    timings = [Timing("onnx", "fp32", 1, True, None, {"p50": 10.0}), Timing("onnx", "int8", 1, False, "crashed")]
+    profile = find_profile("raspberry-pi-5")
+    assert profile.cpu is not None and profile.cpu.fp32_mac_per_cycle is not None
+    (row,) = predict(profile, a, timings, here)
+    share = a.macs / 1e6 / 10.0 / 50.0
+    rate = profile.cpu.fp32_mac_per_cycle * profile.cpu.clock_ghz * profile.cpu.threads
+    assert row["cell_ms"] == pytest.approx(a.macs / 1e6 / rate / share) and row["assumed_share_of_peak"] == pytest.approx(share)
+    assert predict(find_profile("generic-aarch64"), a, timings, here) == []
+
+
+def test_command(tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peak, "ENOUGH_S", 1e-3)
+    monkeypatch.setattr(command, "CELL_S", 0.01)
+    out, chart = tmp_path / "deep" / "result.json", tmp_path / "chart.png"
+    done = call(
+        "bench", "--backend", "numpy", "--threads", "1", "--sustained", "0.001", "--json", "--out", out, "--chart", chart
+    )
+    result = json.loads(done.out)
+    assert done.code == 0 and result == json.loads(out.read_text("utf-8"))
+    (row,) = result["results"]
+    assert {"backend", "precision", "preset", "update", "threads", "cell_ms", "stage_ms", "gmac_per_cell", "gmac_per_s",
+            "share_of_peak", "peak_memory_mb", "agreement", "valid"} <= set(row)  # fmt: skip
+    assert row["gmac_per_s"] == pytest.approx(row["gmac_per_cell"] * 1e3 / row["cell_ms"]["p50"])
+    assert row["share_of_peak"] == pytest.approx(row["gmac_per_s"] / result["peak"]["fp32_gmac_per_s"])
+    assert result["sustained"]["samples"][0]["cell_ms"] > 0
+    with Image.open(chart) as image:
+        assert image.size[0] == report.WIDTH and len(np.unique(np.asarray(image))) > 10
+
+
+def test_text_names_what_is_not_valid_and_what_is_predicted() -> None:
+    bad = {"backend": "onnx", "precision": "int8", "valid": False, "problem": "INVALID: its answers differ"}
+    result = {
+        "board": {"cpu": "Cortex-A76", "cpus": 4, "os": "Debian", "python": "3.11", "profile": "raspberry-pi-5"},
+        "peak": {"fp32_gmac_per_s": 50.0, "int8_gmac_per_s": 200.0}, "threads": 4,
+        "bundle": {"name": "edge", "gmac_per_cell": 0.41}, "results": [{**bad, "stage_ms": {}}],
+        "prediction": [{"board": "raspberry-pi-4", "sentence": "int8 about 9 ms a cell"}], "warnings": ["Hot."],
+    }  # fmt: skip
+    said = report.text(result)
+    assert "onnx     int8      INVALID: its answers differ" in said and said.endswith(RESEARCH_USE)
+    assert "PREDICTED, not measured, raspberry-pi-4: int8 about 9 ms a cell" in said and "Hot." in said
+
+
+def test_wrong_use(call: Call) -> None:
+    done = call("bench", "--board", "abacus")
+    assert done.code == 2 and "no board named 'abacus'" in done.err
