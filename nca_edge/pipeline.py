@@ -108,15 +108,15 @@ def read_field(
     """One field. ``scales``: what earlier fields' red cells said."""
     if max(frame.rgb.shape) > MAX_FIELD_PX:
         return _read_reduced_field(frame, classifier, um_per_px, scales, watch)
+    with watch("light"):
+        corrected = correct(frame.rgb, field_background(frame.rgb))
     with watch("gate"):
-        quality = assess(frame.rgb)
+        quality = assess(frame.rgb, corrected)
     if not quality.accepted:
         return _rejected(frame, quality)
     wrong = _wrong_scale(um_per_px, frame.rgb, classifier.view_um)
     if wrong:
         return _rejected(frame, replace(quality, accepted=False, reasons=(wrong,)))
-    with watch("light"):
-        corrected = correct(frame.rgb, field_background(frame.rgb))
     with watch("detect"):
         red = red_cells(corrected)
         scale = _known_scale(um_per_px, red, scales)

@@ -105,6 +105,8 @@ PLANE_SIDE, PLANE_DEGREE = 64, 1
 """The same of a crop. One colour for the whole crop left a cheap camera's vignetting in it, 11 % from the middle to the edge
 (median of 58 chula cells); matching the stain then amplified that to green and purple corners."""
 
+SETTLED = 1e-4
+"""A surface that moves by less, in its logarithm, has found its place."""
 LEANS = ((0.04, 3.0), (0.02, 1.5))
 """Attempts at a surface: weight of a pixel under it, and how far (in typical distances of those above it) it may lie under it
 and still belong to it. The second leans to the brightest pixels; it is only for fields that red cells all but cover, since
@@ -148,8 +150,8 @@ def _background(rgb: Image8, side: int, degree: int) -> Image32:
     height, width = rgb.shape[:2]
     shrink = min(1.0, side / max(height, width))
     size = max(1, round(width * shrink)), max(1, round(height * shrink))
-    small = np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BOX), np.float64)
-    level = np.log(np.maximum(small, 1.0)).reshape(-1, 3)
+    small = np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BOX), np.float32)
+    level = np.log(np.maximum(small, np.float32(1))).reshape(-1, 3)
     terms = _surface_terms(size[1], size[0], degree)
     for lean, below in LEANS:
         surface = np.stack([_expectile_fit(terms, level[:, c], lean) for c in range(3)], axis=-1)
@@ -173,45 +175,47 @@ def otsu(values: Image32) -> float:
     return float(edges[1:][np.argmax(between[:-1])])
 
 
-def _surface_terms(height: int, width: int, degree: int) -> NDArray[np.float64]:
-    """Chebyshev products up to ``degree`` on the pixel grid: (height * width, terms) float64."""
+def _surface_terms(height: int, width: int, degree: int) -> Image32:
+    """Chebyshev products up to ``degree`` on the pixel grid: (height * width, terms) float32."""
     y = np.polynomial.chebyshev.chebvander(np.linspace(-1, 1, height), degree)
     x = np.polynomial.chebyshev.chebvander(np.linspace(-1, 1, width), degree)
     pairs = [(i, j) for i in range(degree + 1) for j in range(degree + 1 - i)]
-    return np.stack([np.multiply.outer(y[:, i], x[:, j]).ravel() for i, j in pairs], axis=-1)
+    return np.stack([np.multiply.outer(y[:, i], x[:, j]).ravel() for i, j in pairs], axis=-1).astype(np.float32)
 
 
-def _solve(terms: NDArray[np.float64], weight: NDArray[np.float64], level: NDArray[np.float64]) -> NDArray[np.float64]:
+def _solve(terms: Image32, weight: Image32, level: Image32) -> Image32:
     """Weighted least squares with a light pull of all but the constant towards 0: corners without background stay flat."""
     weighted = terms * weight[:, None]
     normal = weighted.T @ terms
     pull = np.full(normal.shape[0], 2e-3 * weight.sum())
     pull[0] = 1e-9
-    return np.asarray(np.linalg.solve(normal + np.diag(pull), weighted.T @ level))
+    normal = normal.astype(np.float64) + np.diag(pull)
+    return np.asarray(np.linalg.solve(normal, weighted.T @ level), np.float32)
 
 
-def _expectile_fit(terms: NDArray[np.float64], level: NDArray[np.float64], lean: float) -> NDArray[np.float64]:
-    """Surface that lies near the top of one channel: (pixels,) float64, logarithm of the level."""
-    surface = np.full(level.shape, np.percentile(level, 90))
+def _expectile_fit(terms: Image32, level: Image32, lean: float) -> Image32:
+    """Surface that lies near the top of one channel: (pixels,) float32, logarithm of the level."""
+    surface = np.full(level.shape, np.percentile(level, 90), np.float32)
     for _ in range(15):
         residual = level - surface
-        scale = np.median(np.abs(residual)) + 1e-3
-        weight = np.where(residual > 0, 1.0, lean) / np.maximum(1.0, np.abs(residual) / (1.5 * scale))
-        surface = terms @ _solve(terms, weight, level)
+        distance = np.abs(residual)
+        scale = np.median(distance) + np.float32(1e-3)
+        weight = np.where(residual > 0, np.float32(1), np.float32(lean)) / np.maximum(1, distance / (np.float32(1.5) * scale))
+        before, surface = surface, terms @ _solve(terms, weight, level)
+        if float(np.abs(surface - before).max()) < SETTLED:
+            break
     return surface
 
 
-def _refit(
-    terms: NDArray[np.float64], level: NDArray[np.float64], surface: NDArray[np.float64], below: float
-) -> NDArray[np.float64]:
-    """Coefficients (terms, 3) float64 fitted to the pixels that lie on the surface in all channels."""
+def _refit(terms: Image32, level: Image32, surface: Image32, below: float) -> Image32:
+    """Coefficients (terms, 3) float32 fitted to the pixels that lie on the surface in all channels."""
     residual = level - surface
     above = np.array([np.median(np.abs(r[r > 0])) if np.any(r > 0) else 0.0 for r in residual.T])
     on = np.all((residual > -below * above - 0.01) & (residual < 3.0 * above + 0.01), axis=1)
-    return _solve(terms, on + 1e-6, level)
+    return _solve(terms, on.astype(np.float32) + np.float32(1e-6), level)
 
 
-def _gaps_above(residual: NDArray[np.float64]) -> bool:
+def _gaps_above(residual: Image32) -> bool:
     """True where patches of the field are clearly brighter than the surface: it then runs through the red cells.
 
     Measured as the share of pixels in patches of 3x3 and more that lie 4 % above: 5.1 % on the chula field that red cells
