@@ -22,7 +22,7 @@ from nca_edge.classifier import ModelChoice, from_8bit, load
 from nca_edge.errors import StorageError, UsageError
 from nca_edge.profiles import detect_board, find_profile
 from nca_edge.samples import sample_fields
-from nca_edge.trial import remember
+from nca_edge.trial import installed, remember
 
 SCHEMA = 1
 SAMPLE_EVERY_S = 5.0
@@ -63,7 +63,8 @@ def bench(request: BenchRequest, say: Callable[[str], None]) -> dict[str, Any]:
     peak = measure_peak(threads)
     data = str(request.data) if request.data else None
     timings = []
-    for backend, precision in _variants(bundle, request.choice.backend):
+    variants, absent = _variants(bundle, request.choice.backend)
+    for backend, precision in variants:
         say(f"timing {backend} {precision}")
         asked = (str(folder), backend, precision, threads, CELL_S, str(sample_fields()), data, request.um_per_px)
         timings.append(time_variant(Question(*asked)))
@@ -85,17 +86,20 @@ def bench(request: BenchRequest, say: Callable[[str], None]) -> dict[str, Any]:
         },
         "peak": asdict(peak), "results": [_row(t, bundle, peak) for t in timings],
         "sensors": {"before": asdict(before), "after": asdict(after)},
-        "sustained": sustained, "warnings": _warnings(before, after, board),
+        "sustained": sustained, "warnings": [*absent, *_warnings(before, after, board)],
         "prediction": predict(profile, a, timings, peak) if profile.name != here.name else [],
     }  # fmt: skip
 
 
-def _variants(bundle: Bundle, backend: str) -> list[tuple[str, str]]:
+def _variants(bundle: Bundle, backend: str) -> tuple[list[tuple[str, str]], list[str]]:
+    """What is timed, and a sentence on each backend that could be if it were installed."""
     all_of_them = [*sorted(bundle.file_of()), ("numpy", "fp32")]
     chosen = [variant for variant in all_of_them if backend in ("auto", variant[0])]
     if not chosen:
         raise UsageError(f"this bundle has no {backend} model; export one, or leave --backend out.")
-    return chosen
+    absent = {name for name, _ in chosen if backend == "auto" and installed(name) is None}
+    there = [variant for variant in chosen if variant[0] not in absent]
+    return there, [f"{name} was left out: it is not installed; pip install 'nca-edge[{name}]' brings it." for name in absent]
 
 
 def _row(timing: Timing, bundle: Bundle, peak: Peak) -> dict[str, Any]:

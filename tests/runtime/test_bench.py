@@ -19,7 +19,7 @@ from nca_edge.bench import board, command, peak, report
 from nca_edge.bench.onnx_file import product
 from nca_edge.bench.predict import predict
 from nca_edge.bench.variant import Question, Timing, time_variant
-from nca_edge.bundle import find_bundle
+from nca_edge.bundle import find_bundle, load_bundle
 from nca_edge.profiles import find_profile
 
 Call = Callable[..., Any]
@@ -174,6 +174,14 @@ def test_text_names_what_is_not_valid_and_what_is_predicted() -> None:
     said = report.text(result)
     assert "onnx     int8      INVALID: its answers differ" in said and said.endswith(RESEARCH_USE)
     assert "PREDICTED, not measured, raspberry-pi-4: int8 about 9 ms a cell" in said and "Hot." in said
+
+
+def test_what_is_not_installed_is_left_out_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "installed", lambda name: None if name == "litert" else "there")
+    variants, said = command._variants(load_bundle(EDGE), "auto")
+    assert variants == [("onnx", "fp32"), ("onnx", "int8"), ("numpy", "fp32")]
+    assert said == ["litert was left out: it is not installed; pip install 'nca-edge[litert]' brings it."]
+    assert ("litert", "int8") in command._variants(load_bundle(EDGE), "litert")[0]
 
 
 def test_wrong_use(call: Call) -> None:

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from nca_edge.bench import command, peak
 from nca_edge.cli import app
 from nca_edge.samples import sample_fields
 
@@ -32,6 +33,9 @@ def test_readme_commands_run_in_their_order(tmp_path: Path, monkeypatch: pytest.
         with Image.open(field) as image:
             image.crop((300, 230, 466, 394)).save(tmp_path / folder / "one.png")
     monkeypatch.chdir(tmp_path)
+    for module, name, value in ((peak, "ENOUGH_S", 1e-3), (command, "CELL_S", 0.01)):
+        monkeypatch.setattr(module, name, value)  # the benchmark measures, but not for long: one field
+    monkeypatch.setattr(command, "sample_fields", lambda: tmp_path / "fields")
     listed = commands()
     assert len(listed) >= 8
     for arguments in listed:
@@ -42,9 +46,9 @@ def test_readme_commands_run_in_their_order(tmp_path: Path, monkeypatch: pytest.
 
 def test_every_command_is_documented_and_has_help() -> None:
     pages = "".join((ROOT / page).read_text("utf-8") for page in ("README.md", "train/README.md", "export/README.md"))
-    for command in app.registered_commands:
-        assert command.callback and command.callback.__doc__
-        assert f"nca-edge {command.callback.__name__}" in pages, f"{command.callback.__name__} is in no README"
+    for registered in app.registered_commands:
+        assert registered.callback and registered.callback.__doc__
+        assert f"nca-edge {registered.callback.__name__}" in pages, f"{registered.callback.__name__} is in no README"
 
 
 def test_the_figures_are_those_of_the_results_files() -> None:
