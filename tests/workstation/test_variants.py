@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -14,6 +15,7 @@ from nca_edge.errors import BundleError, UsageError
 from nca_edge.formats import FORMATS, format_of
 from nca_export.quantize import reach
 from nca_export.variants import Automaton, build, runner
+from tests.benchmarks.int8_error import channels_as_they_are
 from tests.workstation.automata import BASE, SMALL, name_of, random_images, random_weights
 
 VARIANTS = [(form.name, precision) for form in FORMATS for precision in form.precisions]
@@ -81,6 +83,25 @@ def test_onnx_int8_names_its_operators() -> None:
     model = onnx.load_from_string(build("onnx", "int8", automaton(BASE)))
     assert {o.domain: o.version for o in model.opset_import} == {"": 18, "com.microsoft": 1} and model.ir_version == 9
     assert {node.op_type for node in model.graph.node if node.domain} == {"QLinearConv", "QGemm"}
+
+
+def test_the_runtime_makers_quantizer_says_the_same(tmp_path: Path) -> None:
+    """Its dynamic int8 of our float32 graph, of the layers that we quantize, is our scheme without equalised channels."""
+    from litert_quantizer import qtyping, quantizer
+
+    m = automaton(replace(BASE, update="half-lattice", fold=2, channels=17))
+    images = random_images(m.architecture, 3)
+    (tmp_path / "plain.tflite").write_bytes(build("litert", "fp32", m))
+    theirs = quantizer.Quantizer(str(tmp_path / "plain.tflite"))
+    weights = qtyping.TensorQuantizationConfig(num_bits=8, symmetric=True, granularity=qtyping.QuantGranularity.CHANNELWISE)
+    scheme = qtyping.OpQuantizationConfig(weight_tensor_config=weights, compute_precision=qtyping.ComputePrecision.INTEGER)
+    theirs.update_quantization_recipe(regex=".*", operation_name=qtyping.TFLOperationName.CONV_2D, op_config=scheme)
+    expected = runner("litert", bytes(theirs.quantize().quantized_model))(images)["state"]
+    plain = runner("litert", build("litert", "fp32", m))(images)["state"]
+    with channels_as_they_are():
+        found = runner("litert", build("litert", "int8", m))(images)["state"]
+    assert np.abs(found - expected).max() <= 1e-6 * np.abs(expected).max()
+    assert np.abs(expected - plain).max() > 1e-4 * np.abs(expected).max()  # and 8 bits they are
 
 
 def test_int8_needs_cells() -> None:
