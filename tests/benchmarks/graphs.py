@@ -2,8 +2,9 @@
 
 python tests/benchmarks/graphs.py [--rounds 15] [--json FILE]                                      (extras train and export)
 
-Random weights: no time depends on them. The plain export is the paper's automaton as its text reads (``training_step.Plain``),
-traced by torch. All graphs of a preset take turns, so that whatever else the machine does strikes all of them.
+Random weights: no time depends on them. Beside the paper's automaton stands what a user would pick instead: a plain PyTorch
+model as the paper's text reads (``training_step.Plain``), its traced export in ONNX Runtime, and what ONNX Runtime's own tool
+makes of our float32 graph. All of them take turns, so that whatever else the machine does strikes all.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ import numpy as np
 import onnxruntime
 import torch
 
-from nca_edge.automaton import PRESETS, Architecture, Weights, draw_fire
+from nca_edge.automaton import PRESETS, Architecture, draw_fire
 from nca_edge.backends.litert import signature_runner
 from nca_edge.formats import FORMATS
 from nca_edge.records import Image32
@@ -30,6 +32,7 @@ from nca_export import litert_graph, onnx_graph, onnx_int8_graph
 from nca_export.quantize import equalise, reach
 from nca_export.variants import Automaton, build, runner
 from nca_train.model import NCA
+from tests.benchmarks.int8_error import stock
 from tests.benchmarks.training_step import Plain
 
 BLOCKS = (1, 4, 16)
@@ -51,16 +54,28 @@ def noise(a: Architecture) -> Image32:
     return np.random.default_rng(0).normal(0, 1, (1, a.size, a.size, 3)).astype(np.float32)
 
 
-def plain_export(weights: Weights) -> Run:
-    """The paper's automaton, exported as it stands."""
+def instead(m: Automaton) -> dict[str, Run]:
+    """What a user would pick instead of ours, with the weights of ``m``, the paper's automaton."""
     model, stream = Plain(False).eval(), io.BytesIO()
-    model.load_weights(weights)
+    model.load_weights(m.weights)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(model, (torch.zeros(1, 64, 64, 3),), stream, input_names=["image"], dynamo=False)
-    session = _session(stream.getvalue())
-    image = noise(PRESETS["paper"])
-    return lambda: session.run(None, {"image": image})
+    image = noise(m.architecture)
+    sessions = {
+        "plain export": _session(stream.getvalue()),
+        "stock static int8": _session(stock(m, image, True, False)),
+        "stock dynamic int8": _session(stock(m, image, False, False)),
+    }
+
+    def eager() -> None:
+        with torch.inference_mode():
+            model(torch.from_numpy(image))
+
+    runs: dict[str, Run] = {"plain PyTorch": eager}
+    for name, session in sessions.items():
+        runs[name] = lambda session=session: session.run(None, {"image": image})  # type: ignore[misc]
+    return runs
 
 
 def _session(graph: bytes) -> Any:
@@ -152,29 +167,41 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    results: dict[str, Any] = {"threads": 1, "rounds": given.rounds}
-    for preset in ("edge", "paper"):
-        a = PRESETS[preset]
-        m = automaton(a)
-        runs, sizes = whole(a, m)
-        if preset == "paper":
-            runs["plain export"] = plain_export(m.weights)
-        times = medians(runs, given.rounds)
-        results[preset] = {"gmac": round(a.macs / 1e9, 2), "latency_ms": times, "bytes": sizes}
-        print(preset, {name: round(value, 2) for name, value in times.items()})
-        if preset == "edge":
-            parts = {
-                f"{form.name} {precision}, {steps} steps a graph": in_blocks(form.name, precision, m, steps)
-                for form in FORMATS
-                for precision in form.precisions
-                for steps in BLOCKS
-            }
-            times = medians({name: run for name, (run, _) in parts.items()}, given.rounds)
-            results["blocks"] = {name: {"latency_ms": times[name], "bytes": size} for name, (_, size) in parts.items()}
-            for name, row in results["blocks"].items():
-                print(f"  {name:<36} {row['latency_ms']:.2f} ms, {row['bytes'] / 1000:.0f} kB")
+    results: dict[str, Any] = {"threads": 1, "rounds": given.rounds, "bytes": {}}
+    torch.set_num_threads(1)
+    paper = automaton(PRESETS["paper"])
+    half = replace(PRESETS["paper"], update="half-lattice")
+    lines = Automaton(
+        half, paper.weights, draw_fire(half, 0), None, reach(half, paper.weights, draw_fire(half, 0), noise(half))
+    )
+    groups = {"edge": automaton(PRESETS["edge"]), "paper": paper, "paper, half-lattice": lines}
+    runs: dict[str, Run] = instead(paper)
+    for preset, m in groups.items():
+        graphs, sizes = whole(m.architecture, m)
+        runs |= {f"{preset}: {name}": run for name, run in graphs.items()}
+        results["bytes"] |= {f"{preset}: {name}": size for name, size in sizes.items()}
+    results["gmac"] = {preset: round(m.architecture.macs / 1e9, 2) for preset, m in groups.items()}
+    results["latency_ms"] = medians(runs, given.rounds)
+    for name, ms in results["latency_ms"].items():
+        print(f"{name:<36} {ms:8.2f} ms, plain PyTorch / this {results['latency_ms']['plain PyTorch'] / ms:.1f}")
+    results["blocks"] = blocks(groups["edge"], given.rounds)
     if given.json:
         given.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+def blocks(m: Automaton, rounds: int) -> dict[str, dict[str, float]]:
+    """The same automaton cut into graphs of so many steps."""
+    parts = {
+        f"{form.name} {precision}, {steps} steps a graph": in_blocks(form.name, precision, m, steps)
+        for form in FORMATS
+        for precision in form.precisions
+        for steps in BLOCKS
+    }
+    times = medians({name: run for name, (run, _) in parts.items()}, rounds)
+    rows = {name: {"latency_ms": times[name], "bytes": size} for name, (_, size) in parts.items()}
+    for name, row in rows.items():
+        print(f"  {name:<36} {row['latency_ms']:.2f} ms, {row['bytes'] / 1000:.0f} kB")
+    return rows
 
 
 if __name__ == "__main__":

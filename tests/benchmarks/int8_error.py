@@ -53,8 +53,8 @@ def channels_as_they_are() -> Iterator[None]:
             module.equalise = kept  # type: ignore[attr-defined]
 
 
-def stock(automaton: Automaton, calibration: Image32, static: bool) -> bytes:
-    """What ONNX Runtime's own tool makes of our float32 graph."""
+def stock(automaton: Automaton, calibration: Image32, static: bool, probe: bool = True) -> bytes:
+    """What ONNX Runtime's own tool makes of our float32 graph; ``probe``: with the state of each step."""
     from onnxruntime import quantization as q
 
     class Reader(q.CalibrationDataReader):  # type: ignore[misc]
@@ -66,7 +66,7 @@ def stock(automaton: Automaton, calibration: Image32, static: bool) -> bytes:
 
     with tempfile.TemporaryDirectory() as folder:
         plain, small = (str(Path(folder) / name) for name in ("plain.onnx", "small.onnx"))
-        Path(plain).write_bytes(build("onnx", "fp32", automaton, probe=True))
+        Path(plain).write_bytes(build("onnx", "fp32", automaton, probe=probe))
         if static:
             kinds = {"activation_type": q.QuantType.QUInt8, "weight_type": q.QuantType.QInt8}
             q.quantize_static(plain, small, Reader(), quant_format=q.QuantFormat.QDQ, per_channel=True, **kinds)
@@ -99,7 +99,7 @@ def rounded_state(automaton: Automaton, images: Image32) -> Outputs:
 def schemes(automaton: Automaton, calibration: Image32) -> dict[str, Callable[[Image32], Outputs]]:
     """Name -> what it makes of normalised cells."""
     made: dict[str, Callable[[Image32], Outputs]] = {
-        "state in 8 bits too, rest float32": lambda images: rounded_state(automaton, images),
+        "state alone in 8 bits, by channel and step": lambda images: rounded_state(automaton, images),
         "stock ONNX Runtime, static": runner("onnx", stock(automaton, calibration, True)),
         "stock ONNX Runtime, dynamic": runner("onnx", stock(automaton, calibration, False)),
     }
