@@ -237,6 +237,28 @@ def devices(as_json: AsJson = False) -> None:
     typer.echo("* this machine")
 
 
+@app.command()
+def doctor(
+    folder: Annotated[Path, typer.Option("--out", help="Where sessions are to be written.", metavar="DIR")] = Path("sessions"),
+    model: Model = None,
+    as_json: AsJson = False,
+) -> None:
+    """What is wrong here, and the command that mends it: board, Python, backends, camera, clock, disk, power."""
+    from dataclasses import asdict
+
+    from nca_edge.doctor import BAD, examine
+
+    findings = examine(folder, model)
+    if as_json:
+        print_json([asdict(finding) for finding in findings])
+    else:
+        for f in findings:
+            typer.echo(f"{f.state:<5} {f.what:<20} {printable(f.says)}")
+            if f.mend:
+                typer.echo(f"{'':<26} mend: {printable(f.mend)}")
+    raise typer.Exit(1 if any(f.state == BAD for f in findings) else 0)
+
+
 @models_app.command("list")
 def models_list(as_json: AsJson = False) -> None:
     """List the shipped bundles."""

@@ -32,12 +32,13 @@ def installed(backend: str) -> str | None:
     return None
 
 
-def problem(folder: Path, backend: str, precision: str) -> str | None:
+def problem(folder: Path, backend: str, precision: str, anew: bool = False) -> str | None:
     """Load a bundle in a process of its own, unless this CPU and runtime are known to stand it.
 
     Parameters
     ----------
     folder : of the bundle
+    anew : try also what is known, and take a complaint for a problem
 
     Returns
     -------
@@ -45,18 +46,22 @@ def problem(folder: Path, backend: str, precision: str) -> str | None:
     """
     key = " ".join((backend, precision, installed(backend) or "", platform.python_version(), _cpu()))
     memory = _read()
-    if memory["lived"].get(key) is True:
+    if memory["lived"].get(key) is True and not anew:
         return None
     command = [sys.executable, "-m", "nca_edge.trial", str(folder), backend, precision]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     try:
-        done = subprocess.run(command, env=environment, capture_output=True, timeout=PATIENCE_S, check=False)
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False, errors="replace"
+        )
     except subprocess.TimeoutExpired:
         return f"the {backend} backend in {precision} gave no answer within {PATIENCE_S:g} s on this board"
     except OSError:
         return None  # no process to be had: then the count itself must try
     if done.returncode < 0:
         return f"the {backend} backend in {precision} was killed by signal {-done.returncode} when it was tried on this board"
+    if done.returncode and anew:
+        return (done.stderr.strip().splitlines() or ["it ended without a word"])[-1].partition(": ")[2]
     if done.returncode == 0:
         memory["lived"][key] = True
         _write(memory)
