@@ -1,0 +1,150 @@
+"""Commands that look at cells: run, classify, evaluate, report."""
+
+# No `from __future__ import annotations` here: typer reads the annotations of commands at run time.
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nca_edge import RESEARCH_USE
+from nca_edge.cli.options import (
+    AsJson,
+    Backend,
+    BackendName,
+    Model,
+    Precision,
+    PrecisionName,
+    Threads,
+    UmPerPx,
+    check_scale,
+    choice,
+)
+from nca_edge.errors import UsageError
+from nca_edge.terminal import bar, print_json, printable, say
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C or SIGTERM, as shells have it."""
+
+
+def run(
+    source: Annotated[Path, typer.Argument(help="A field or a folder of fields (images).", metavar="SOURCE")],
+    out: Annotated[Path | None, typer.Option(help="New session folder; default ./sessions/SOURCE-N.", metavar="DIR")] = None,
+    session: Annotated[
+        Path | None, typer.Option(help="Go on with this session; its fields are not read again.", metavar="DIR")
+    ] = None,
+    um_per_px: UmPerPx = None,
+    target: Annotated[int | None, typer.Option(help="Stop at N counted leukocytes.", metavar="N", min=1)] = None,
+    model: Model = None,
+    backend: Backend = BackendName.auto,
+    precision: Precision = PrecisionName.fp32,
+    threads: Threads = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Find, name, explain and count the white cells of fields, into a session folder with a report."""
+    from nca_edge import runner
+
+    check_scale(um_per_px)
+    request = runner.RunRequest(source, out, session, um_per_px, target, choice(model, backend, precision, threads))
+    if as_json:
+        outcome = runner.run(request, lambda reading, done, total: print_json(runner.reading_json(reading)), say)
+        print_json(runner.summary_json(outcome))
+    else:
+        outcome = runner.run(request, _progress, say)
+        typer.echo(runner.summary_text(outcome))
+    if outcome.interrupted:
+        raise typer.Exit(INTERRUPTED)
+    raise typer.Exit(1 if outcome.failed else 0)
+
+
+def classify(
+    images: Annotated[list[Path], typer.Argument(help="Images of one white cell each.", metavar="IMAGES...")],
+    um_per_px: UmPerPx = None,
+    masks: Annotated[
+        Path | None, typer.Option(help="Write one mask PNG per image here: 0, 128 cell, 255 nucleus.", metavar="DIR")
+    ] = None,
+    model: Model = None,
+    backend: Backend = BackendName.auto,
+    precision: Precision = PrecisionName.fp32,
+    threads: Threads = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Name single-cell images; folders are searched for images."""
+    from nca_edge import crops
+
+    check_scale(um_per_px)
+    rows = crops.classify(images, choice(model, backend, precision, threads), um_per_px, masks)
+    failed = 0
+    for row in rows:
+        failed += "error" in row
+        if as_json:
+            print_json(row)
+        elif "error" in row:
+            say(f"{row['file']}: {row['error']}")
+        else:
+            scale = f"{row['um_per_px']:.4f} um/px ({row['scale_source']})"
+            unsure = "  unsure" if row["unsure"] else ""
+            typer.echo(f"{printable(row['file'])}\t{row['label']}\t{row['confidence']:.3f}\t{scale}{unsure}")
+    say(RESEARCH_USE)
+    raise typer.Exit(1 if failed else 0)
+
+
+def evaluate(
+    data: Annotated[
+        Path, typer.Option(help="Labelled crops: manifest.csv (file,label[,fold]) or a sub-folder per class.", metavar="PATH")
+    ],
+    um_per_px: UmPerPx = None,
+    map_file: Annotated[
+        Path | None, typer.Option("--map", help="JSON: {data label: class, group or null}.", metavar="FILE")
+    ] = None,
+    fold: Annotated[
+        str | None, typer.Option(help="Only this fold of the manifest, or half of it: 3 or 3b.", metavar="K")
+    ] = None,
+    model: Model = None,
+    backend: Backend = BackendName.auto,
+    precision: Precision = PrecisionName.fp32,
+    threads: Threads = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a model on labelled crops: accuracy, macro-F1, recall by class with 95 % intervals, confusion, calibration."""
+    from nca_edge import crops
+
+    check_scale(um_per_px)
+    request = crops.EvaluateRequest(data, um_per_px, _read_map(map_file), fold)
+    outcome = crops.evaluate(request, choice(model, backend, precision, threads), bar)
+    for failure in outcome.failures:
+        say(failure)
+    if outcome.skipped:
+        say("left out, no class of this model: " + ", ".join(f"{label} ({n})" for label, n in outcome.skipped.items()))
+    if as_json:
+        print_json(outcome.to_json())
+    else:
+        typer.echo(crops.evaluation_text(outcome))
+    raise typer.Exit(1 if outcome.failures else 0)
+
+
+def report(session: Annotated[Path, typer.Argument(help="A session folder.", metavar="SESSION")]) -> None:
+    """Rebuild report.html, cells.jsonl, fields.jsonl and cells.csv from a session's database."""
+    from nca_edge.report import write_report
+    from nca_edge.session import Session
+
+    with Session.open(session) as opened:
+        opened.export()
+    typer.echo(write_report(session))
+
+
+def _read_map(path: Path | None) -> dict[str, str | None]:
+    if path is None:
+        return {}
+    try:
+        table = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"--map {path}: cannot be read as JSON ({error}); mend the file.") from error
+    if not isinstance(table, dict) or not all(value is None or isinstance(value, str) for value in table.values()):
+        raise UsageError(f"--map {path}: must be one object of texts, {{data label: class, group or null}}.")
+    return table
+
+
+def _progress(reading: Any, done: int, total: int) -> None:
+    bar(done, total)
