@@ -13,7 +13,7 @@ RUNTIME_FILES = $(shell find nca_edge devices/nca_devices train/nca_train export
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .NOTPARALLEL:
-.PHONY: help setup demo test lint types test-workstation test-bare bench clean distclean
+.PHONY: help setup demo test lint types test-workstation test-bare bench wheelhouse arm clean distclean
 .DEFAULT_GOAL := help
 
 help:
@@ -22,6 +22,8 @@ help:
 	@echo "make setup   only the environment in $(VENV)"
 	@echo "make bench   start-up times, memory and the size of an installation"
 	@echo "make lint | types | test-workstation | test-bare    one part of make test"
+	@echo "make wheelhouse BOARD=raspberry-pi-5    all wheels for a board without a network"
+	@echo "make arm     the wheel on emulated ARM cores, compared with this machine"
 	@echo "make clean   remove what was built; make distclean also removes the environments"
 
 # A wrong Python is one sentence here, not a traceback from pip.
@@ -88,6 +90,25 @@ $(BARE_VENV)/.stamp: pyproject.toml
 bench: $(DEMO_VENV)/.stamp
 	$(DEMO_VENV)/bin/python tests/benchmarks/startup.py --command $(DEMO_VENV)/bin/nca-edge
 	$(DEMO_VENV)/bin/python tests/benchmarks/install_size.py
+
+# The wheel with all that it needs, for a board without a network; on a USB stick, for setup-*.sh. BOARD_PYTHON: that of its system.
+BOARD ?= raspberry-pi-5
+BOARD_PYTHON ?= $(if $(findstring jetson,$(BOARD)),310,311)
+WHEELHOUSE := dist/wheelhouse-$(BOARD)
+wheelhouse: $(VENV)/.stamp
+	rm -rf $(WHEELHOUSE)
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir $(WHEELHOUSE) .
+	$(BIN)/python -m pip download --quiet --dest $(WHEELHOUSE) --only-binary=:all: --implementation cp \
+		--platform manylinux_2_28_aarch64 --platform manylinux_2_27_aarch64 --platform manylinux2014_aarch64 \
+		--python-version $(BOARD_PYTHON) "$$(ls $(WHEELHOUSE)/nca_edge-*.whl)[litert]"
+	cp devices/setup-*.sh $(WHEELHOUSE)
+	@echo "Copy $(WHEELHOUSE) to the board and run ./setup-raspberry-pi.sh nca_edge-*.whl . in it."
+
+# The wheel as the cores of a Raspberry Pi 4 and 5, emulated: for Debian on x86-64, with a network once. Not part of make test.
+arm: $(VENV)/.stamp
+	rm -rf dist/arm-wheel
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist/arm-wheel .
+	devices/emulate-arm.sh $(BIN)/python dist/arm-wheel/nca_edge-*.whl .arm devices/nca_devices/results/arm-emulation.json
 
 clean:
 	rm -rf dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
