@@ -1,6 +1,6 @@
 """How long one cell takes in each graph, on one thread; and whether one graph of all steps, blocks or single steps are faster.
 
-python tests/benchmarks/graphs.py [--rounds 15] [--json FILE]                                      (extras train and export)
+python -m tests.benchmarks.graphs [--rounds 15] [--json FILE]                                      (extras train and export)
 
 Random weights: no time depends on them. Beside the paper's automaton stands what a user would pick instead: a plain PyTorch
 model as the paper's text reads (``training_step.Plain``), its traced export in ONNX Runtime, and what ONNX Runtime's own tool

@@ -1,6 +1,6 @@
 """How the error of the state grows over the steps, for every 8-bit scheme that was tried; a table and a plot.
 
-python tests/benchmarks/int8_error.py --data DATA/acevedo20 --models MODELS [--cells 8] [--json FILE] [--plot FILE]
+python -m tests.benchmarks.int8_error --data DATA/acevedo20 --models MODELS [--cells 8] [--json FILE] [--plot FILE]
 
 Needs the extras train (matplotlib, torch for the released weights) and export. The shipped model sees cells of fold 3b, the
 released one the images of fold 3 normalised by their own statistics, as it was trained.

@@ -1,6 +1,7 @@
-"""How far both implementations are from what the released code computed with the released weights, on eight golden cells.
+"""How far both implementations are from what the released code computed with the released weights, on eight golden cells; with
+--data also how far each exported variant is from the reference, on fold-3 cells normalised by their own statistics.
 
-Usage: python tests/benchmarks/released.py --models DIR [--json FILE]      (needs torch)
+Usage: python tests/benchmarks/released.py --models DIR [--data DATA/acevedo20] [--cells 120] [--json FILE]      (needs torch)
 DIR holds wbc_nca_matek19.pt and wbc_nca_matek19_golden.npz.
 """
 
@@ -8,15 +9,24 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from nca_edge.backends import NumpyBackend, OnnxBackend
+from nca_edge.differential import clopper_pearson
 from nca_edge.explain import head_relevance
+from nca_edge.formats import FORMATS
 from nca_edge.records import Image32
 from nca_export.onnx_graph import build_onnx
+from nca_export.parity import Parity
+from nca_export.parity import measure as measure_variant
+from nca_export.prepare import prepare_released
+from nca_export.quantize import reach
+from nca_export.source import CELLS, released_cells
 from nca_train.model import NCA
 from nca_train.released import load_released
 
@@ -56,17 +66,41 @@ def measure(folder: Path) -> dict[str, dict[str, float]]:
     return {**{name: differences(answer) for name, answer in answers.items()}, "lrp": {"relevance": lrp}}
 
 
+def measure_variants(folder: Path, data: Path, count: int) -> list[dict[str, Any]]:
+    """Each variant against the reference; the scales of int8 come from cells that are not among those that are compared."""
+    prepared = prepare_released(folder / "wbc_nca_matek19.pt", data, print)
+    m, every = prepared.automaton, released_cells(data, prepared.automaton.architecture.size)
+    seen = np.linspace(0, len(every) - 1, CELLS).astype(int)
+    unseen = np.setdiff1d(np.arange(len(every)), seen)
+    images = prepared.normalised(every[unseen[np.linspace(0, len(unseen) - 1, count).astype(int)]])
+    m = replace(m, reach=reach(m.architecture, m.weights, m.fire, prepared.normalised(every[seen])))
+    reference = NumpyBackend(m.architecture, m.weights, m.fire)(images).logits
+    parities = [measure_variant(f.name, precision, m, images, reference) for f in FORMATS for precision in f.precisions]
+    return [{**parity.to_json(), "agreement_interval": _interval(parity)} for parity in parities]
+
+
+def _interval(parity: Parity) -> tuple[float, float]:
+    return clopper_pearson(round(parity.agreement * parity.n), parity.n)
+
+
 def main() -> None:
     """Print the figures; exit 1 beyond 1e-3 (LRP: 1e-9)."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", type=Path, required=True)
+    parser.add_argument("--data", type=Path, help="labelled crops with folds, for the variants")
+    parser.add_argument("--cells", type=int, default=120, help="of these, so many")
     parser.add_argument("--json", type=Path, help="write the figures here")
     given = parser.parse_args()
     result = measure(given.models)
+    variants = measure_variants(given.models, given.data, given.cells) if given.data else []
+    for v in variants:
+        agree = f"{v['agreement']:.1%} of {v['n']} agree, of the sure {v['sure_agreement']:.1%}"
+        print(f"{v['file']:<18} {agree}, state {v['state']:.2g}")
     for name, row in result.items():
         print(f"{name:<6}", "  ".join(f"{what} {value:.2g}" for what, value in row.items()))
     if given.json:
-        given.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        table = {**result, "variants": variants}
+        given.json.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
     raise SystemExit(any(value > (1e-9 if name == "lrp" else 1e-3) for name, row in result.items() for value in row.values()))
 
 
