@@ -14,7 +14,8 @@ from nca_edge.automaton import pool
 from nca_edge.backends import BACKENDS, Answer, Backend, LitertBackend, NumpyBackend, OnnxBackend, resolve
 from nca_edge.bundle import Bundle, find_bundle, load_bundle
 from nca_edge.errors import BundleError, UsageError
-from nca_edge.explain import cell_mask, head_relevance, top_channels
+from nca_edge.explain import head_relevance, top_channels
+from nca_edge.mask import cell_mask
 from nca_edge.profiles import detect_board
 from nca_edge.records import Explanation, Image8, Image32, Prediction, RunFacts
 from nca_edge.stopwatch import Watch, untimed

@@ -93,6 +93,20 @@ def detection_rows() -> list[Row]:
     return rows
 
 
+def mask_rows() -> list[Row]:
+    """How well masks meet those that a person drew."""
+    rows = []
+    for result in read("masks.json"):
+        cells = f"{result['n']} cells"
+        whole, nucleus = (
+            span(result["cell"]["ours"], result["cell_interval"]),
+            span(result["nucleus"], result["nucleus_interval"]),
+        )
+        rows.append((f"overlap (IoU) of the cell's mask, {result['set']}", whole, cells, "masks.json"))
+        rows.append((f"overlap (IoU) of the nucleus, {result['set']}", nucleus, cells, "masks.json"))
+    return rows
+
+
 def machine_rows() -> list[Row]:
     """What it costs, and that the backends agree."""
     parity, size = read("parity.json"), read("install_size.json")
@@ -110,7 +124,7 @@ def machine_rows() -> list[Row]:
 
 def table() -> str:
     """Markdown of the whole block."""
-    rows = [*naming_rows(), *detection_rows(), *machine_rows()]
+    rows = [*naming_rows(), *detection_rows(), *mask_rows(), *machine_rows()]
     lines = ["| what | figure (95 % interval) | n | file |", "|---|---|---|---|"]
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)]) + "\n"
 

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nca_edge.explain import cell_component, cell_mask, head_relevance, top_channels
+from nca_edge.explain import head_relevance, top_channels
+from nca_edge.mask import NUCLEUS, cell_component, cell_mask
 from nca_edge.preprocess import otsu
 
 
@@ -108,8 +109,30 @@ def test_red_cells_that_dominate_the_state_do_not_take_the_mask() -> None:
         np.float32
     )
     state = np.stack([3 * red, 1.5 * white], axis=-1)
-    mask = cell_mask(
-        state, np.ones((64, 64, 3), np.float32) - 0.5 * np.kron(white, np.ones((2, 2)))[..., None].astype(np.float32)
-    )
-    assert mask[32, 32] > 0 and mask[32 + 24, 32] == 0
+    fine = np.kron(np.stack([white, red, np.hypot(row, column) < 4]), np.ones((2, 2)))
+    colours = np.array([[0.75, 0.7, 0.85], [0.9, 0.75, 0.75], [0.3, 0.2, 0.6]], np.float32)  # cytoplasm, red cells, nucleus
+    crop = np.ones((64, 64, 3), np.float32)
+    for where, colour in zip(fine.astype(bool), colours, strict=True):
+        crop[where] = colour
+    crop += np.random.default_rng(0).normal(0, 0.02, crop.shape).astype(np.float32)
+    mask = cell_mask(state, crop)
+    assert mask[32, 32] == NUCLEUS and mask[32 + 24, 32] == 0
     assert (mask > 0).sum() == pytest.approx(np.pi * 14**2, rel=0.15)
+    assert (mask == NUCLEUS).sum() == pytest.approx(np.pi * 8**2, rel=0.15)
+
+
+@pytest.mark.parametrize("n", [24, 64, 160, 161, 320])
+def test_a_mask_has_the_size_of_its_crop(n: int) -> None:
+    row, column = (np.indices((n, n)) - (n - 1) / 2) / n
+    crop = np.ones((n, n, 3), np.float32)
+    crop[np.hypot(row, column) < 0.25] = 0.4
+    crop += np.random.default_rng(0).normal(0, 0.02, crop.shape).astype(np.float32)
+    row, column = (np.indices((32, 32)) - 15.5) / 32
+    mask = cell_mask((np.hypot(row, column) < 0.2).astype(np.float32)[..., None], crop)
+    assert mask.shape == (n, n) and mask.dtype == np.uint8
+    assert (mask > 0).mean() == pytest.approx(np.pi * 0.25**2, rel=0.2)
+
+
+def test_nothing_in_the_crop_is_no_cell() -> None:
+    state = np.random.default_rng(0).normal(0, 1, (32, 32, 4)).astype(np.float32)
+    assert not cell_mask(state, np.full((50, 50, 3), 0.8, np.float32)).any()
