@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any
@@ -193,9 +194,13 @@ def credit(s: Source) -> str:
 
 
 def _earlier(facts: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """The runs that a run began from and learnt from, each after its own, and what they were to it."""
+    """The runs that a run began from and learnt from, each after its own and once, and what they were to it."""
     before = [(role, facts.get(key)) for key, role in (("begun_from", "begun from"), ("taught_by", "teacher"))]
-    return [step for role, run in before if run for step in (*_earlier(run), (role, run))]
+    steps: list[tuple[str, dict[str, Any]]] = []
+    for step in (step for role, run in before if run for step in (*_earlier(run), (role, run))):
+        if step not in steps:  # one teacher may have taught several
+            steps.append(step)
+    return steps
 
 
 def _cost(s: Source) -> str:
@@ -225,14 +230,23 @@ def _limits(s: Source) -> str:
     ])  # fmt: skip
 
 
-def _training(facts: dict[str, Any], fold: int, out: str) -> list[str]:
-    """Commands that train a run, those of the runs that it needs first; ``out`` names its folder."""
+def _training(facts: dict[str, Any], fold: int, out: str, made: dict[str, str]) -> list[str]:
+    """Commands that train a run, those of the runs that it needs first.
+
+    Parameters
+    ----------
+    out : names the run's folder
+    made : facts of a run, as JSON -> folder, of the runs that earlier commands made; grows
+    """
     lines, options = [], ""
-    for key, option in (("taught_by", "teacher"), ("begun_from", "init")):
+    for key, option in (("begun_from", "init"), ("taught_by", "teacher")):
         if facts.get(key):
-            place = f"{out}-{option.upper()}"
-            lines += _training(facts[key], fold, place)
-            options += f" --{option} {place}"
+            known = json.dumps(facts[key], sort_keys=True)
+            if known not in made:
+                place = f"{out}-{option.upper()}"
+                lines += _training(facts[key], fold, place, made)
+                made[known] = place
+            options += f" --{option} {made[known]}"
     seed = f" --seed {facts['seed']}" if "seed" in facts else ""
     return [*lines, f"nca-edge train {facts['recipe']['name']} --data DATA --fold {fold}{seed} --out {out}{options}"]
 
@@ -240,7 +254,7 @@ def _training(facts: dict[str, Any], fold: int, out: str) -> list[str]:
 def _again(s: Source) -> str:
     f, m = s.facts, s.bundle.manifest
     name, earlier = f["recipe"]["name"], _earlier(f)
-    *lines, last = _training(f, f["fold"], "RUN")
+    *lines, last = _training(f, f["fold"], "RUN", {})
     launch = f"torchrun --nproc-per-node {f['processes']} --no-python " if f["processes"] > 1 else ""
     lines += [f"{launch}{last} --device {'cpu' if f['device'] == 'cpu' else 'cuda'}"]
     lines += [f"nca-edge export RUN --data DATA --out BUNDLE{'' if m.mask_step is None else f' --mask-step {m.mask_step}'}"]

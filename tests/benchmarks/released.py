@@ -41,7 +41,7 @@ def measure(folder: Path) -> dict[str, dict[str, float]]:
     model = NCA(architecture)
     model.load_weights(weights)
     with torch.inference_mode():
-        logits, state = model(torch.from_numpy(images), fire)
+        (logits,), state = model(torch.from_numpy(images), fire)
     answers = {"torch": (logits.numpy(), state.numpy())}
     for backend in (
         NumpyBackend(architecture, weights, fire),

@@ -163,6 +163,22 @@ def test_card_tells_what_training_cost(run: Path, bundle: Path, results: Path) -
     assert "The recipe `tiny` is not among those shipped now: it stands whole in manifest.json" in again[-1]
 
 
+def test_a_teacher_of_several_runs_is_paid_and_trained_once(run: Path, bundle: Path, results: Path) -> None:
+    source = read_source(bundle, run, results)
+    teacher = {"recipe": {"name": "teacher"}, "epochs_done": 3, "training_minutes": 4.0}
+    first = {"recipe": {"name": "first"}, "epochs_done": 7, "training_minutes": 1.5, "taught_by": teacher}
+    card = compose(replace(source, facts={**source.facts, "begun_from": first, "taught_by": teacher}))
+    cost = _lines(card, "Training cost")
+    assert cost[2:4] == ["| teacher | teacher | 3 | 4.0 |", "| begun from | first | 7 | 1.5 |"]
+    assert cost[-1].startswith(f"{source.facts['training_minutes'] + 5.5:.1f} minutes in all.")
+    again = _lines(card, "How to reproduce")
+    assert again[1:4] == [
+        "nca-edge train teacher --data DATA --fold 3 --out RUN-INIT-TEACHER",
+        "nca-edge train first --data DATA --fold 3 --out RUN-INIT --teacher RUN-INIT-TEACHER",
+        "nca-edge train tiny --data DATA --fold 3 --seed 3 --out RUN --init RUN-INIT --teacher RUN-INIT-TEACHER --device cpu",
+    ]
+
+
 def test_what_was_not_measured_is_left_out_and_says_how(run: Path, bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     card = compose(read_source(bundle, run, tmp_path / "none"))

@@ -110,6 +110,8 @@ def test_minutes_of_the_first_stage_count(tmp_path: Path) -> None:
     taught_by = {"recipe": tiny_recipe(epochs=2).to_json(), "epochs_done": 2, "training_minutes": 4.0}
     (row,) = summed(write_run(tmp_path / "b", 0.8, begun_from=before, taught_by=taught_by))
     assert row.minutes == 21.5
+    twice = write_run(tmp_path / "c", 0.8, begun_from={**before, "taught_by": taught_by}, taught_by=taught_by)
+    assert summed(twice)[0].minutes == 21.5  # one teacher of both stages
 
 
 def test_folds_are_repetitions_and_are_named(tmp_path: Path) -> None:

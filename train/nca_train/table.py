@@ -212,8 +212,14 @@ def rows(runs: Sequence[Run], tested: dict[str, dict[Path, float]]) -> tuple[Row
 
 
 def _minutes(facts: dict[str, Any]) -> float:
-    """Training minutes, those of its teacher and of the run that it began from included, and so on."""
-    return float(facts["training_minutes"]) + sum(_minutes(facts[key]) for key in BEFORE if facts.get(key))
+    """Training minutes, those of its teacher and of the run that it began from included, and so on; each run counts once."""
+    seen: dict[str, float] = {}
+    left = [facts]
+    while left:
+        run = left.pop()
+        seen[json.dumps(run, sort_keys=True)] = float(run["training_minutes"])
+        left += [run[key] for key in BEFORE if run.get(key)]
+    return sum(seen.values())
 
 
 def _place(run: Run) -> tuple[str, int]:
