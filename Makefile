@@ -92,6 +92,7 @@ bench: $(DEMO_VENV)/.stamp
 	$(DEMO_VENV)/bin/python tests/benchmarks/install_size.py
 
 # The wheel with all that it needs, for a board without a network; on a USB stick, for setup-*.sh. BOARD_PYTHON: that of its system.
+# pip reads markers as the Python that runs it: what only an older one needs must be named.
 BOARD ?= raspberry-pi-5
 BOARD_PYTHON ?= $(if $(findstring jetson,$(BOARD)),310,311)
 WHEELHOUSE := dist/wheelhouse-$(BOARD)
@@ -100,9 +101,9 @@ wheelhouse: $(VENV)/.stamp
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir $(WHEELHOUSE) .
 	$(BIN)/python -m pip download --quiet --dest $(WHEELHOUSE) --only-binary=:all: --implementation cp \
 		--platform manylinux_2_28_aarch64 --platform manylinux_2_27_aarch64 --platform manylinux2014_aarch64 \
-		--python-version $(BOARD_PYTHON) "$$(ls $(WHEELHOUSE)/nca_edge-*.whl)[litert]"
+		--python-version $(BOARD_PYTHON) "$$(ls $(WHEELHOUSE)/nca_edge-*.whl)[litert]" $(if $(filter 310,$(BOARD_PYTHON)),tomli)
 	cp devices/setup-*.sh $(WHEELHOUSE)
-	@echo "Copy $(WHEELHOUSE) to the board and run ./setup-raspberry-pi.sh nca_edge-*.whl . in it."
+	@echo "Copy $(WHEELHOUSE) to the board and run ./setup-$(if $(findstring jetson,$(BOARD)),jetson,raspberry-pi).sh nca_edge-*.whl . in it."
 
 # The wheel as the cores of a Raspberry Pi 4 and 5, emulated: for Debian on x86-64, with a network once. Not part of make test.
 arm: $(VENV)/.stamp

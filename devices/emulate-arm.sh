@@ -37,7 +37,7 @@ if [[ ! -x $work/qemu/usr/bin/qemu-aarch64 ]]; then
   mkdir -p "$work/qemu" && (cd "$work/qemu" && apt-get "${options[@]}" download -qq qemu-user && dpkg -x qemu-user*.deb .)
 fi
 echo "fetching the wheels"
-rm -rf "$work/site" && mkdir -p "$work/wheels" "$work/site"
+rm -rf "$work/site" "$work/wheels" && mkdir -p "$work/wheels" "$work/site"
 platforms=(--platform manylinux_2_28_aarch64 --platform manylinux_2_27_aarch64 --platform manylinux2014_aarch64)
 "$python" -m pip download --quiet --dest "$work/wheels" --only-binary=:all: "${platforms[@]}" --python-version 311 \
   --implementation cp "${wheel}[litert]"
@@ -53,6 +53,7 @@ for core in cortex-a72 cortex-a76; do
   checks+=("$core=$work/$core.json")
 done
 "$python" "$here/golden.py" > "$work/here.json"
-"$python" "$here/golden.py" --compare "$work/here.json" "${checks[@]}" > "$result.part"
+"$python" "$here/golden.py" --compare "$work/here.json" "${checks[@]}" > "$result.part" \
+  || { echo "Another answer than here: see $result.part" >&2; exit 1; }
 mv "$result.part" "$result"
 echo "$result: written"

@@ -31,6 +31,8 @@ DOUBT = np.float32(0.02)
 """Probability at the start that a pixel is not what the state says."""
 REACH, SLOPE = 0.37, 6.4
 """Prior log-odds of a pixel: SLOPE * (REACH - its distance from the centre), in sides of the view; 9.5 um of 25.6."""
+ARM = 0.04
+"""Of the side, 1 um: raised the overlap by 0.3 to 0.5 points; edges of red cells stuck out of white cells without it."""
 SMOOTH = 0.7
 """Blur of the log-odds, in pixels of ``SIDE``."""
 
@@ -54,7 +56,7 @@ def cell_mask(state: Image32, crop: Image32) -> Image8:
     component = cell_component(state).astype(np.float32)
     start = _central(component > otsu(component))
     if start.any() and float(np.ptp(image)) > 0:
-        cell = _central(resize(_refined(start, resize(image, SIDE, SIDE)), m, m) > 0)
+        cell = _without_arms(_central(resize(_refined(start, resize(image, SIDE, SIDE)), m, m) > 0))
         mask[cell] = CELL
         mask[_nucleus(image, cell)] = NUCLEUS
     if m == n:
@@ -101,7 +103,7 @@ def _refined(start: NDArray[np.bool_], image: Image32) -> Image32:
     from scipy import ndimage
 
     line = (np.arange(SIDE, dtype=np.float32) - (SIDE - 1) / 2) / SIDE
-    prior = np.float32(SLOPE) * (np.float32(REACH) - np.hypot(line[:, None], line[None, :])) * np.float32(1)
+    prior = np.float32(SLOPE) * (np.float32(REACH) - np.hypot(line[:, None], line[None, :]))
     colours = np.stack([absorbance(image[..., c]) for c in range(3)], -1).reshape(-1, 3)
     p = DOUBT + (1 - 2 * DOUBT) * resize(start.astype(np.float32), SIDE, SIDE).ravel()
     odds = prior
@@ -125,6 +127,15 @@ def _likelihood(colours: Image32, weight: NDArray[np.float32]) -> NDArray[np.flo
         distance = ((offset @ np.linalg.inv(covariance)) * offset).sum(1)
         parts.append(-0.5 * distance + np.float32(np.log(share / whole) - 0.5 * np.log(np.linalg.det(covariance))))
     return np.asarray(np.logaddexp(*parts), np.float32)
+
+
+def _without_arms(cell: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The cell without what is thinner than twice ``ARM``: edges of red cells that touch it."""
+    from scipy import ndimage
+
+    radius = max(1, round(ARM * len(cell)))
+    line = np.arange(-radius, radius + 1)
+    return _central(ndimage.binary_opening(cell, line[:, None] ** 2 + line[None, :] ** 2 <= radius**2))
 
 
 def _central(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -3,8 +3,8 @@
 Input ``image`` (n, size, size, 3) normalised; outputs ``logits``, ``state`` and, where it is asked for, ``mask_state``; n is 1
 until the caller resizes it. In int8 the weights of the two 1x1 layers are int8, one scale for each output channel; their
 inputs stay float32 in the graph and are rounded by the runtime, one scale for each image and step, after their channels were
-made alike; company changes no answer. State, perception, mask and sum stay float32: rounding the state at every step is what
-ruins it.
+made alike; company changes no answer. State, perception, mask and sum stay float32: a state kept in 8 bits would lose small
+changes.
 """
 
 from __future__ import annotations

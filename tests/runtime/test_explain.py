@@ -133,6 +133,16 @@ def test_a_mask_has_the_size_of_its_crop(n: int) -> None:
     assert (mask > 0).mean() == pytest.approx(np.pi * 0.25**2, rel=0.2)
 
 
+def test_an_arm_is_no_part_of_the_cell() -> None:
+    row, column = np.indices((64, 64)) - 31.5
+    cell = np.hypot(row, column) < 14
+    shown = cell | ((np.abs(row) < 1.2) & (column > 0) & (column < 26))  # the edge of a red cell that touches it
+    crop = np.where(shown[..., None], np.float32(0.4), np.float32(1)) * np.ones(3, np.float32)
+    crop += np.random.default_rng(0).normal(0, 0.02, crop.shape).astype(np.float32)
+    mask = cell_mask(cell[::2, ::2].astype(np.float32)[..., None], crop)
+    assert mask[32, 32 + 12] > 0 and not mask[28:36, 32 + 20 :].any()
+
+
 def test_nothing_in_the_crop_is_no_cell() -> None:
     state = np.random.default_rng(0).normal(0, 1, (32, 32, 4)).astype(np.float32)
     assert not cell_mask(state, np.full((50, 50, 3), 0.8, np.float32)).any()
