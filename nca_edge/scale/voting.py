@@ -48,7 +48,7 @@ def foreground(total: Image32) -> NDArray[np.bool_]:
     if float(total.max()) <= MIN_STAIN:
         return np.zeros(total.shape, np.bool_)
     crowded, sparse = (np.minimum(total, np.percentile(total, p)) for p in (90, 98))
-    first = otsu(sparse if _separation(sparse) > 1.6 * _separation(crowded) else crowded)
+    first = otsu(sparse if separation(sparse) > 1.6 * separation(crowded) else crowded)
     stained = total[total > 0.6 * first]
     if stained.size == 0:
         return np.zeros(total.shape, np.bool_)
@@ -57,7 +57,7 @@ def foreground(total: Image32) -> NDArray[np.bool_]:
     return np.asarray(total > max(0.8 * second, min(3.0 * noise, 1.2 * second), MIN_STAIN))
 
 
-def _separation(values: Image32) -> float:
+def separation(values: Image32) -> float:
     """Distance of the two classes of Otsu's threshold in standard deviations of the lower one."""
     low = values <= otsu(values)
     if low.all() or not low.any():
