@@ -8,9 +8,10 @@ import math
 import numpy as np
 from PIL import Image
 
+from nca_edge.planes import blurred, rim
 from nca_edge.preprocess import absorbance, correct, field_background, otsu, resize
 from nca_edge.records import Image8, Image32, Quality
-from nca_edge.threads import blurred, each
+from nca_edge.threads import each
 
 MIN_SIDE_PX = 64
 """Smaller images hold no whole cell at any magnification that shows a nucleus."""
@@ -51,7 +52,8 @@ def assess(rgb: Image8, corrected: Image32 | None = None) -> Quality:
     height, width = rgb.shape[:2]
     if min(height, width) < MIN_SIDE_PX:
         return _rejected(f"image too small ({width} x {height} px): use a field of at least {MIN_SIDE_PX} px a side", 0.0)
-    red, green, blue = (np.ascontiguousarray(rgb[..., c]) for c in range(3))  # steps along an axis of three cost ten times as much
+    # By channel: steps along an axis of three cost ten times as much.
+    red, green, blue = (np.ascontiguousarray(rgb[..., c]) for c in range(3))
     if _grey_percentile(np.maximum(np.maximum(red, green), blue), 99) < 40:
         return _rejected("under-exposed: raise the lamp or the exposure time", 0.0)
     dim = np.minimum(np.minimum(red, green), blue)
@@ -114,13 +116,10 @@ def _kept(total: Image32) -> float:
     float
         Share of the slope energy left by the test blur, 0..1.
     """
-    from scipy import ndimage
-
     smooth = blurred(total, max(1.0, 0.003 * max(total.shape)))
     clipped = np.minimum(smooth, np.percentile(smooth, 90))
     mask = clipped > otsu(clipped)
-    outline = mask & ~ndimage.binary_erosion(mask, border_value=1)
-    size_px = 4.0 * float(mask.sum()) / max(float(outline.sum()), 1.0)
+    size_px = 4.0 * float(mask.sum()) / max(float(rim(mask).sum()), 1.0)
     first = max(0.7, SMOOTH * size_px)
     both = float(np.hypot(first, REBLUR * size_px))
     fine, coarse = each(_slope_energy, (blurred(total, first), blurred(total, both)))

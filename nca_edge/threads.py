@@ -8,23 +8,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 from typing import TypeVar
-
-import numpy as np
-
-from nca_edge.records import Image32
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 MOST = 4
 """Threads that a field can use: beyond it the shares get so small that handing them out costs more."""
-BAND_PX = 40_000
-"""Images of fewer pixels are blurred by one thread."""
 
 _allowed: ContextVar[int] = ContextVar("threads", default=1)
 
@@ -32,48 +26,35 @@ _allowed: ContextVar[int] = ContextVar("threads", default=1)
 @contextmanager
 def allowed(threads: int) -> Iterator[None]:
     """Inside it ``each`` may use so many threads; elsewhere it uses the caller's own, as training's workers want it."""
-    token = _allowed.set(min(threads, MOST))
+    token = _allowed.set(max(1, min(threads, MOST)))
     try:
         yield
     finally:
         _allowed.reset(token)
 
 
+def sharers() -> int:
+    """Threads that ``each`` may use here."""
+    return _allowed.get()
+
+
 def each(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
     """``function`` of each item, in order."""
-    threads = _allowed.get()
-    return list(map(function, items) if threads < 2 else _pool(threads).map(function, items))
+    todo = list(items)
+    threads = min(sharers(), len(todo))
+    if threads < 2:
+        return [function(item) for item in todo]
 
+    def share(first: int) -> list[R]:  # every so many-th: neighbours tend to cost the same
+        return [function(item) for item in todo[first::threads]]
 
-def blurred(image: Image32, sigma: float) -> Image32:
-    """``scipy.ndimage.gaussian_filter``, bit for bit: lines are independent, so each thread takes some of them.
-
-    Parameters
-    ----------
-    image : (height, width) float32
-    sigma : px
-    """
-    from scipy import ndimage
-
-    threads = _allowed.get()
-    if threads < 2 or image.size < BAND_PX:
-        return np.asarray(ndimage.gaussian_filter(image, sigma))
-    down, out = np.empty_like(image), np.empty_like(image)
-
-    def columns(band: slice) -> None:
-        ndimage.gaussian_filter1d(image[:, band], sigma, axis=0, output=down[:, band])
-
-    def rows(band: slice) -> None:
-        ndimage.gaussian_filter1d(down[band], sigma, axis=1, output=out[band])
-
-    each(columns, _bands(image.shape[1], threads))
-    each(rows, _bands(image.shape[0], threads))
-    return out
-
-
-def _bands(length: int, n: int) -> list[slice]:
-    """So many slices of about the same length."""
-    return [slice(i * length // n, (i + 1) * length // n) for i in range(n)]
+    others = [_pool(threads - 1).submit(share, first) for first in range(1, threads)]
+    try:
+        own = share(0)
+    finally:
+        wait(others)  # nothing goes on behind the back of a caller who cleans up after an error
+    shares = [own, *(other.result() for other in others)]
+    return [shares[n % threads][n // threads] for n in range(len(todo))]
 
 
 @cache

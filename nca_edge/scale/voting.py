@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from nca_edge.planes import blurred, rim
 from nca_edge.preprocess import absorbance, otsu, resize
 from nca_edge.records import Image32
-from nca_edge.threads import blurred, each
+from nca_edge.threads import each
 
 WORK_SIDE = 400
 """Long side, px, of the reduced field in which outlines vote: reduction averages granules and diffraction rings away."""
@@ -48,7 +49,8 @@ def foreground(total: Image32) -> NDArray[np.bool_]:
     """
     if float(total.max()) <= MIN_STAIN:
         return np.zeros(total.shape, np.bool_)
-    (crowded_level, crowded), (sparse_level, sparse) = each(lambda p: _split(np.minimum(total, np.percentile(total, p))), (90, 98))
+    clipped = each(lambda p: _split(np.minimum(total, np.percentile(total, p))), (90, 98))
+    (crowded_level, crowded), (sparse_level, sparse) = clipped
     first = sparse_level if sparse > 1.6 * crowded else crowded_level
     stained = total[total > 0.6 * first]
     if stained.size == 0:
@@ -81,11 +83,9 @@ def vote(total: Image32, mask: NDArray[np.bool_]) -> NDArray[np.float64]:
     (discs, 4) float64
         Centre x, y and radius in px, and completeness: the share of the circle's outline that voted.
     """
-    from scipy import ndimage
-
     height, width = total.shape
     grad_y, grad_x = (np.asarray(g) for g in np.gradient(total))
-    y, x = np.nonzero(mask & ~ndimage.binary_erosion(mask, border_value=1))
+    y, x = np.nonzero(rim(mask))
     steep = np.hypot(grad_x[y, x], grad_y[y, x]) + 1e-9
     outline = Outline(x, y, grad_x[y, x] / steep, grad_y[y, x] / steep, (height, width))
     return np.concatenate(each(outline.discs, np.geomspace(3.0, max(height, width) / 5, 40)))
