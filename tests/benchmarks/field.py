@@ -1,6 +1,6 @@
 """How long a warm pipeline takes for one field of 640 x 480 px with a white cell or two, by stage, and what memory it needs.
 
-    python tests/benchmarks/field.py [--repeats 60] [--threads 2] [--backend auto] [--precision fp32] [--loop 1000] [--json FILE]
+    python tests/benchmarks/field.py [--repeats 60] [--threads 2] [--backend auto] [--loop 1000] [--json FILE]
 
 | measure | bound |
 |---|---|
