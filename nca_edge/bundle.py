@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from nca_edge.automaton import Architecture, Fire, Weights
 from nca_edge.errors import BundleError, UsageError
+from nca_edge.passes import TURNS
 from nca_edge.records import Image8
 
 SCHEMA = 1
@@ -74,6 +75,10 @@ class Manifest:
     versions: dict[str, str] = field(default_factory=dict)
     mask_step: int | None = None
     """Step whose state gives the mask; None: the last."""
+    passes: int = 1
+    """Looks at a cell at most, turned and mirrored; see ``passes.py``."""
+    more_passes_below: float = 0.0
+    """Confidence of the first look below which the others follow."""
     schema: int = SCHEMA
 
 
@@ -249,6 +254,8 @@ def _check_values(m: Manifest) -> None:
         "temperature": number(m.temperature) and m.temperature > 0,
         "mask_step": m.mask_step is None or (type(m.mask_step) is int and 1 <= m.mask_step <= m.architecture.steps),
         "unsure_below": number(m.unsure_below) and 0 <= m.unsure_below <= 1,
+        "passes": type(m.passes) is int and 1 <= m.passes <= len(TURNS),
+        "more_passes_below": number(m.more_passes_below) and 0 <= m.more_passes_below <= 1,
     }
     for name, good in checks.items():
         if not good:

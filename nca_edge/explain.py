@@ -59,6 +59,14 @@ def head_relevance(pooled: NDArray[np.floating], weights: Weights, target: int, 
     return Relevance(of_features.reshape(pools, -1).sum(0), bias, epsilon)
 
 
+def mean_relevance(passes: list[Relevance]) -> Relevance:
+    """Of the mean logit of several passes; a mean of three parts each that sum to the logit sums to the mean logit."""
+    channels = np.mean([r.channels for r in passes], axis=0)
+    return Relevance(
+        channels, float(np.mean([r.bias_share for r in passes])), float(np.mean([r.epsilon_share for r in passes]))
+    )
+
+
 def top_channels(relevance: Relevance, state: Image32, pool: str, crop_px: int) -> tuple[ChannelRelevance, ...]:
     """The channels of largest absolute relevance with their maps and peaks.
 

@@ -155,12 +155,12 @@ def _read_cells(corrected: Image32, batch: Found, classifier: Classifier, watch:
     with watch("crop"):
         views = [cell_view(corrected, c, um_per_px, classifier.view_um, classifier.size) for c in centers]
     with watch("model"):
-        answer = classifier.answer(np.stack(views))
+        looks = classifier.look(np.stack(views))
     for n, detection in enumerate(batch.cells):
         with watch("crop"):
             crop = window(corrected, centers[n], classifier.view_um / um_per_px)
-        prediction = classifier.predict(answer.logits[n])
-        explanation = classifier.explain(answer.state[n], answer.mask_state[n], crop, prediction.label, watch)
+        prediction = classifier.predict(looks[n])
+        explanation = classifier.explain(looks[n], crop, prediction.label, watch)
         counted = prediction.label != ARTEFACT and not detection.border
         crop8 = np.round(crop * 255).astype(np.uint8)
         yield CellReading(batch.before + n + 1, detection, prediction, explanation, counted, crop8)
@@ -226,12 +226,12 @@ def read_crop(rgb: Image8, classifier: Classifier, um_per_px: float | None = Non
     scale = Scale(um_per_px, "given") if um_per_px is not None else crop_scale(corrected, classifier.view_um)
     center = (width / 2, height / 2)
     view = cell_view(corrected, center, scale.um_per_px, classifier.view_um, classifier.size)
-    answer = classifier.answer(view[None])
-    prediction = classifier.predict(answer.logits[0])
+    (seen,) = classifier.look(view[None])
+    prediction = classifier.predict(seen)
     if not explain:
         return CropReading(prediction, None, scale)
     crop = window(corrected, center, classifier.view_um / scale.um_per_px)
-    explanation = classifier.explain(answer.state[0], answer.mask_state[0], crop, prediction.label)
+    explanation = classifier.explain(seen, crop, prediction.label)
     return CropReading(prediction, _on_image(explanation, corrected, center), scale)
 
 

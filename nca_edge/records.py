@@ -143,6 +143,10 @@ class Prediction:
     """True below the bundle's threshold: a person has to name the cell."""
     probabilities: dict[str, float]
     """Calibrated probability of every class, in the bundle's order; they sum to 1."""
+    passes: int = 1
+    """How often the cell was looked at; the answer is that of the mean logits."""
+    spread: float = 0.0
+    """Standard deviation of the label's probability over the passes; 0 where there was one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,7 @@ def foreground(total: Image32) -> NDArray[np.bool_]:
     """
     if float(total.max()) <= MIN_STAIN:
         return np.zeros(total.shape, np.bool_)
-    clipped = each(lambda p: _split(np.minimum(total, np.percentile(total, p))), (90, 98))
+    clipped = each(lambda p: split(np.minimum(total, np.percentile(total, p))), (90, 98))
     (crowded_level, crowded), (sparse_level, sparse) = clipped
     first = sparse_level if sparse > 1.6 * crowded else crowded_level
     stained = total[total > 0.6 * first]
@@ -60,7 +60,7 @@ def foreground(total: Image32) -> NDArray[np.bool_]:
     return np.asarray(total > max(0.8 * second, min(3.0 * noise, 1.2 * second), MIN_STAIN))
 
 
-def _split(values: Image32) -> tuple[float, float]:
+def split(values: Image32) -> tuple[float, float]:
     """Otsu's threshold, and the distance of its two classes in standard deviations of the lower one."""
     level = otsu(values)
     low = values <= level

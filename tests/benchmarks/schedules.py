@@ -19,22 +19,23 @@ from foreign import BOXED, Cell, best_group, read_cells
 from numpy.typing import NDArray
 
 from nca_edge.automaton import draw_fire
-from nca_edge.backends import Answer, OnnxBackend
+from nca_edge.backends import OnnxBackend
 from nca_edge.camera import read_image
 from nca_edge.classifier import Classifier, ModelChoice, load
 from nca_edge.differential import clopper_pearson
 from nca_edge.errors import NcaEdgeError, UsageError
 from nca_edge.labelled import half, read_labelled
+from nca_edge.passes import Look
 from nca_edge.pipeline import read_crop
-from nca_edge.records import Image32
+from nca_edge.records import Image32, Prediction
 from nca_export.onnx_graph import build_onnx
 
 HOME, FOLD, UM_PER_PX = "acevedo20", 3, 0.225
 """The data set that the model was trained on, the fold it has not seen, and the scale of its images."""
 
 
-class Schedules:
-    """A backend that answers under the bundle's own schedule and keeps what it would have said under others.
+class Schedules(Classifier):
+    """The bundle's own classifier, which keeps what it would have said under other schedules.
 
     Parameters
     ----------
@@ -42,27 +43,24 @@ class Schedules:
     others : how many other schedules
     """
 
-    name = "onnx"
-
     def __init__(self, classifier: Classifier, others: int) -> None:
-        bundle = classifier.bundle
+        bundle, threads = classifier.bundle, classifier.threads
+        super().__init__(bundle, classifier.backend, classifier.precision, threads)
         architecture = bundle.manifest.architecture
         # the bundle's own seed may be among the first: the same schedule twice would count as one that changes nothing
         drawn = ((seed, draw_fire(architecture, seed)) for seed in count(1))
         chosen = list(islice(((s, f) for s, f in drawn if not np.array_equal(f, bundle.fire)), others))
         self.seeds = [seed for seed, _ in chosen]
         graphs = [build_onnx(architecture, bundle.weights, fire) for _, fire in chosen]
-        self.backends = [
-            classifier.backend,
-            *(OnnxBackend("model.onnx", graph, architecture, classifier.threads) for graph in graphs),
-        ]
-        self.logits: NDArray[np.float32] = np.empty((0, 0, architecture.classes), np.float32)
-        """(schedules, n, classes) of the last images, the bundle's own schedule first."""
+        backends = [OnnxBackend("model.onnx", graph, architecture, threads) for graph in graphs]
+        self.others = [Classifier(bundle, backend, classifier.precision, threads) for backend in backends]
+        self.said: list[Prediction] = []
+        """Of the last cell, by schedule, the bundle's own first."""
 
-    def __call__(self, images: Image32) -> Answer:
-        answers = [backend(images) for backend in self.backends]
-        self.logits = np.stack([answer.logits for answer in answers])
-        return answers[0]
+    def look(self, views: Image32) -> list[Look]:
+        own = super().look(views)
+        self.said = [self.predict(own[0]), *(other.predict(other.look(views)[0]) for other in self.others)]
+        return own
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,16 +98,14 @@ def home_cells(folder: Path, classes: tuple[str, ...], every: int) -> Iterator[C
         yield Cell(image.label, read_image(folder / image.file))
 
 
-def view(cells: Iterable[Cell], classifier: Classifier, schedules: Schedules, um_per_px: float | None, groups: bool) -> Views:
+def view(cells: Iterable[Cell], schedules: Schedules, um_per_px: float | None, groups: bool) -> Views:
     """Read each cell once, under all schedules. ``groups``: the labels are groups."""
-    manifest = classifier.bundle.manifest
-    reader = Classifier(classifier.bundle, schedules, classifier.precision, classifier.threads)
+    manifest = schedules.bundle.manifest
     answers, right = [], []
     for cell in cells:
-        read_crop(cell.rgb, reader, um_per_px, explain=False)
-        predictions = [reader.predict(logits) for logits in schedules.logits[:, 0]]
-        named = [best_group(p.probabilities, manifest) if groups else p.label for p in predictions]
-        answers.append([manifest.classes.index(p.label) for p in predictions])
+        read_crop(cell.rgb, schedules, um_per_px, explain=False)
+        named = [best_group(p.probabilities, manifest) if groups else p.label for p in schedules.said]
+        answers.append([manifest.classes.index(p.label) for p in schedules.said])
         right.append([name == cell.label for name in named])
     return Views(np.array(answers, np.int64).T, np.array(right, np.bool_).T)
 
@@ -152,7 +148,7 @@ def main() -> None:
         for name, um_per_px in ((HOME, UM_PER_PX), (HOME, None), (BOXED, None)):
             folder, classes = given.data / name, classifier.bundle.manifest.classes
             cells = read_cells(folder, given.every) if name == BOXED else home_cells(folder, classes, given.every)
-            views.append(view(cells, classifier, schedules, um_per_px, groups=name == BOXED))
+            views.append(view(cells, schedules, um_per_px, groups=name == BOXED))
             results.append(summarise(name, um_per_px, views[-1]))
             show(results[-1])
     except NcaEdgeError as error:

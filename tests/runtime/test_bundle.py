@@ -13,6 +13,7 @@ from nca_edge.bundle import Bundle, Manifest, find_bundle, load_bundle
 from nca_edge.bundle_writer import Contents, write_bundle
 from nca_edge.classifier import Classifier, ModelChoice, check_golden, from_8bit, load
 from nca_edge.errors import BundleError, UsageError
+from nca_edge.passes import Look
 from nca_edge.preprocess import normalise
 
 ARCHITECTURE = Architecture(6, 2, 14, 5, 4, "max", "half-lattice", 6, 3)
@@ -76,6 +77,7 @@ def test_every_flipped_bit_of_a_data_file_is_seen(bundle: Path) -> None:
     [
         {"schema": 2}, {"schema": None}, {"colour": "blue"}, {"classes": ["monocyte"]}, {"classes": ["a", "a", "b"]},
         {"temperature": 0}, {"temperature": float("nan")}, {"std": [0, 1, 1]}, {"mean": [1, 2]}, {"unsure_below": 1.5},
+        {"passes": 9}, {"passes": 0}, {"more_passes_below": 2},
         {"view_um": "wide"}, {"groups": {"monocyte": ["eosinophil"]}}, {"groups": None}, {"files": []},
         {"files": [{"name": 1}]},
         {"architecture": {"grid": 6}}, {"files": [{"name": "../weights.npz", "sha256": ""}]}, {"mean": None},
@@ -111,9 +113,14 @@ def test_a_model_that_is_not_there_names_those_that_are() -> None:
         find_bundle("no-such-model")
 
 
+def seen(*logits: float) -> Look:
+    """One look at one cell."""
+    return Look(np.array([logits], np.float32), (), ())
+
+
 def test_prediction_is_the_softmax_at_the_bundles_temperature(bundle: Path) -> None:
-    prediction = load(ModelChoice(str(bundle))).predict(np.array([3.0, 0.0, 0.0], np.float32))
+    prediction = load(ModelChoice(str(bundle))).predict(seen(3.0, 0.0, 0.0))
     expected = np.exp(2.0) / (np.exp(2.0) + 2)  # 3 / temperature 1.5
     assert prediction.label == "monocyte" and prediction.confidence == pytest.approx(expected) and not prediction.unsure
     assert sum(prediction.probabilities.values()) == pytest.approx(1)
-    assert load(ModelChoice(str(bundle))).predict(np.array([0.1, 0.0, 0.0], np.float32)).unsure
+    assert load(ModelChoice(str(bundle))).predict(seen(0.1, 0.0, 0.0)).unsure

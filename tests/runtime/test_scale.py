@@ -52,6 +52,17 @@ def test_crop_takes_no_dirt_for_red_cells() -> None:
     assert scale.um_per_px == pytest.approx(1 / 5.5, rel=0.15)
 
 
+def test_crop_sees_pale_red_cells_beside_a_dark_cell() -> None:
+    """The threshold took only the dark cell, and the scale was guessed from what it took for the whole of it."""
+    field = fields.blank(300, 300)
+    fields.white_cell(field, 150, 150, 12)
+    for x, y in ((35, 35), (265, 38), (36, 265), (262, 265), (35, 105), (265, 200)):
+        fields.disc(field, x, y, 60, (0.02, 0.06, 0.07))
+    scale = crop_scale(crop(field), 36.0)
+    assert scale.source == "red_cells"
+    assert scale.um_per_px == pytest.approx(7.5 / 60, rel=0.1)
+
+
 def test_field_scale() -> None:
     red = RedCells(20, 60.0, (0.1, 0.3, 0.3), (0.0, 0.0, 0.0))
     scale = field_scale(red)
