@@ -101,8 +101,8 @@ wheelhouse: $(VENV)/.stamp
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir $(WHEELHOUSE) .
 	$(BIN)/python -m pip download --quiet --dest $(WHEELHOUSE) --only-binary=:all: --implementation cp \
 		--platform manylinux_2_28_aarch64 --platform manylinux_2_27_aarch64 --platform manylinux2014_aarch64 \
-		--python-version $(BOARD_PYTHON) "$$(ls $(WHEELHOUSE)/nca_edge-*.whl)[litert]" $(if $(filter 310,$(BOARD_PYTHON)),tomli)
-	cp devices/setup-*.sh $(WHEELHOUSE)
+		--python-version $(BOARD_PYTHON) "$$(ls $(WHEELHOUSE)/nca_edge-*.whl)[camera,litert,web]" $(if $(filter 310,$(BOARD_PYTHON)),tomli)
+	cp devices/setup-*.sh devices/nca-edge.service $(WHEELHOUSE)
 	@echo "Copy $(WHEELHOUSE) to the board and run ./setup-$(if $(findstring jetson,$(BOARD)),jetson,raspberry-pi).sh nca_edge-*.whl . in it."
 
 # The wheel as the cores of a Raspberry Pi 4 and 5, emulated: for Debian on x86-64, with a network once. Not part of make test.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,18 @@ from numpy.typing import NDArray
 
 from nca_edge import preprocess, trial
 from nca_edge.automaton import pool
-from nca_edge.backends import BACKENDS, Answer, Backend, LitertBackend, NumpyBackend, OnnxBackend, resolve
+from nca_edge.backends import (
+    BACKENDS,
+    CPU,
+    Answer,
+    Backend,
+    LitertBackend,
+    NumpyBackend,
+    OnnxBackend,
+    gpu_providers,
+    resolve,
+    short,
+)
 from nca_edge.bundle import Bundle, find_bundle, load_bundle
 from nca_edge.errors import BundleError, UsageError
 from nca_edge.explain import head_relevance, mean_relevance, top_channels
@@ -24,6 +35,9 @@ from nca_edge.stopwatch import Watch, untimed
 GOLDEN_TOLERANCE = {"fp32": 1e-3, "int8": 0.05}
 """Largest difference from the golden logits of the same variant, as a share of the largest: int8 products of another CPU
 round and saturate otherwise."""
+
+PROVIDERS = "providers"
+"""Under this name the benchmark remembers what ONNX Runtime's providers take, where there is more than the CPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +52,8 @@ class ModelChoice:
     """0: what this board's profile says."""
     trial: bool = True
     """Try the backend in a process of its own first."""
+    provider: str | None = None
+    """Of ONNX Runtime; None: a GPU's that has proved itself here, else the CPU."""
     passes: int = 0
     """Looks at every cell; 0: as many as the bundle says, and only where the first is not sure."""
 
@@ -117,6 +133,8 @@ class Classifier:
             "name": m.name, "parameters": m.architecture.parameters, "gmac_per_cell": round(m.architecture.macs / 1e9, 3),
             "view_um": m.view_um, "unsure_below": m.unsure_below, "metrics": m.metrics, "data": list(m.data),
         }  # fmt: skip
+        if isinstance(self.backend, OnnxBackend):
+            about["provider"] = short(self.backend.provider)
         return RunFacts(
             m.name, self.bundle.sha256, self.backend.name, self.precision, self.threads, um_per_px, m.classes, m.groups, about
         )
@@ -141,9 +159,11 @@ def load(choice: ModelChoice) -> Classifier:
     manifest = bundle.manifest
     if name == "numpy":
         backend = NumpyBackend(manifest.architecture, bundle.weights, bundle.fire, manifest.mask_step)
+    elif name == "litert":
+        backend = LitertBackend(file, bundle.contents[file], manifest.architecture, threads, manifest.mask_step)
     else:
-        kind = LitertBackend if name == "litert" else OnnxBackend
-        backend = kind(file, bundle.contents[file], manifest.architecture, threads, manifest.mask_step)
+        asked = (file, bundle.contents[file], manifest.architecture, threads, manifest.mask_step)
+        backend = OnnxBackend(*asked, choice.provider or _proven_provider(choice, bundle))
     classifier = Classifier(bundle, backend, choice.precision, threads)
     if choice.passes:
         classifier.passes = Passes(choice.passes, ALWAYS)
@@ -173,6 +193,29 @@ def _living(choice: ModelChoice, bundle: Bundle) -> tuple[str, str]:
             return name, file
         problems.append(wrong)
     raise UsageError("; ".join(problems) + "; choose another --backend.")
+
+
+def proven_providers(bundle: Bundle, say: Callable[[str], None]) -> Iterator[str]:
+    """GPU providers that reproduce the golden cells in a process of their own, in the order of the last benchmark.
+
+    Parameters
+    ----------
+    say : is told of each that does not
+    """
+    for provider in trial.quickest_first(bundle.sha256, PROVIDERS, gpu_providers()):
+        wrong = trial.problem(bundle.folder.resolve(), "onnx", "fp32", provider=provider)
+        if wrong is None:
+            yield provider
+        else:
+            say(f"{short(provider)} was tried and is not used: {wrong}")
+
+
+def _proven_provider(choice: ModelChoice, bundle: Bundle) -> str:
+    """What ONNX Runtime computes with; 8-bit graphs are made for CPUs."""
+    if not choice.trial or choice.precision != "fp32":
+        return CPU
+    quickest = trial.quickest_first(bundle.sha256, PROVIDERS, [*gpu_providers(), CPU])[0]
+    return CPU if quickest == CPU else next(proven_providers(bundle, logging.getLogger(__name__).warning), CPU)
 
 
 def check_golden(classifier: Classifier, file: str) -> None:

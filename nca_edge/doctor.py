@@ -12,8 +12,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from nca_edge import trial
+from nca_edge.backends import KEEP_CPU, gpu_providers, short
 from nca_edge.bench import board
-from nca_edge.bundle import find_bundle, load_bundle
+from nca_edge.bundle import Bundle, find_bundle, load_bundle
 from nca_edge.errors import NcaEdgeError, UsageError
 from nca_edge.profiles import BoardProfile, detect_board
 
@@ -88,6 +89,16 @@ def _backends(model: str | None) -> Iterator[Finding]:
             yield Finding(what, BAD, problem, f"run with another --backend than {backend}")
         else:
             yield Finding(what, GOOD, f"{runtime} reproduces the golden cells")
+            if (backend, precision) == ("onnx", "fp32"):
+                yield from _providers(bundle)
+
+
+def _providers(bundle: Bundle) -> Iterator[Finding]:
+    """GPUs that ONNX Runtime, which is known to live, could use."""
+    for provider in gpu_providers():
+        problem = trial.problem(bundle.folder.resolve(), "onnx", "fp32", anew=True, provider=provider)
+        mend = f"export {KEEP_CPU}=CPU stops trying it" if problem else None
+        yield Finding(f"GPU, {short(provider)}", CARE if problem else GOOD, problem or "it reproduces the golden cells", mend)
 
 
 def _camera(root: Path, profile: BoardProfile | None) -> Finding:

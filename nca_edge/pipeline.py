@@ -36,6 +36,7 @@ from nca_edge.records import (
 )
 from nca_edge.scale import crop_scale, field_scale, red_cells
 from nca_edge.stopwatch import Watch, untimed
+from nca_edge.threads import allowed
 
 ARTEFACT = "artefact"
 CELL_DIAMETER_UM = 13.0
@@ -108,16 +109,16 @@ def read_field(
     """One field. ``scales``: what earlier fields' red cells said."""
     if max(frame.rgb.shape) > MAX_FIELD_PX:
         return _read_reduced_field(frame, classifier, um_per_px, scales, watch)
-    with watch("light"):
+    with watch("light"), allowed(classifier.threads):
         corrected = correct(frame.rgb, field_background(frame.rgb))
-    with watch("gate"):
+    with watch("gate"), allowed(classifier.threads):
         quality = assess(frame.rgb, corrected)
     if not quality.accepted:
         return _rejected(frame, quality)
     wrong = _wrong_scale(um_per_px, frame.rgb, classifier.view_um)
     if wrong:
         return _rejected(frame, replace(quality, accepted=False, reasons=(wrong,)))
-    with watch("detect"):
+    with watch("detect"), allowed(classifier.threads):
         red = red_cells(corrected)
         scale = _known_scale(um_per_px, red, scales)
         found = white_cells(corrected, red, scale.um_per_px if scale else None)

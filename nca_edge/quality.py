@@ -3,11 +3,15 @@ microscope."""
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from PIL import Image
 
+from nca_edge.planes import blurred, rim
 from nca_edge.preprocess import absorbance, correct, field_background, otsu, resize
 from nca_edge.records import Image8, Image32, Quality
+from nca_edge.threads import each
 
 MIN_SIDE_PX = 64
 """Smaller images hold no whole cell at any magnification that shows a nucleus."""
@@ -45,28 +49,35 @@ def assess(rgb: Image8, corrected: Image32 | None = None) -> Quality:
     -------
     Quality
     """
-    from scipy import ndimage
-
     height, width = rgb.shape[:2]
     if min(height, width) < MIN_SIDE_PX:
         return _rejected(f"image too small ({width} x {height} px): use a field of at least {MIN_SIDE_PX} px a side", 0.0)
-    bright = rgb.max(axis=2)
-    if float(np.percentile(bright, 99)) < 40:
+    # By channel: steps along an axis of three cost ten times as much.
+    red, green, blue = (np.ascontiguousarray(rgb[..., c]) for c in range(3))
+    if _grey_percentile(np.maximum(np.maximum(red, green), blue), 99) < 40:
         return _rejected("under-exposed: raise the lamp or the exposure time", 0.0)
-    dim = rgb.min(axis=2)
-    if float(np.mean(dim >= 253)) > 0.5 and float(np.percentile(dim, 2)) > 180:
+    dim = np.minimum(np.minimum(red, green), blue)
+    if float(np.mean(dim >= 253)) > 0.5 and _grey_percentile(dim, 2) > 180:
         return _rejected("over-exposed: lower the lamp or the exposure time", 0.0)
     total = _stain(rgb, corrected)
     grain = max(total.shape) / WORK_SIDE
-    smooth = ndimage.gaussian_filter(total, grain)
+    smooth = blurred(total, grain)
     if float(np.percentile(smooth, 99)) < MIN_ABSORBANCE:
         return _rejected("no cells in view: move to a stained part of the smear", 0.0)
-    if float(ndimage.gaussian_filter(smooth, 3.0).std()) < MIN_COARSE * float(smooth.std()):
+    if float(blurred(smooth, 3.0).std()) < MIN_COARSE * float(smooth.std()):
         return _rejected("only noise in view: check the camera, its gain and the lamp", 0.0)
     kept = _kept(total)
     if kept > MAX_KEPT:
         return _rejected("out of focus: turn the fine focus", 1.0 - kept)
     return Quality(True, (), 1.0 - kept)
+
+
+def _grey_percentile(grey: Image8, percent: float) -> float:
+    """``numpy.percentile`` of grey levels by their counts, in a tenth of the time of a sort."""
+    below = np.cumsum(Image.fromarray(grey).histogram())
+    at = (grey.size - 1) * (percent / 100)
+    low, high = (int(np.searchsorted(below, n, side="right")) for n in (math.floor(at), math.ceil(at)))
+    return low + (high - low) * (at - math.floor(at))
 
 
 def _stain(rgb: Image8, corrected: Image32 | None) -> Image32:
@@ -79,7 +90,7 @@ def _stain(rgb: Image8, corrected: Image32 | None) -> Image32:
         corrected = correct(small, field_background(small))
     elif shrink < 1.0:
         corrected = resize(corrected, size[1], size[0])
-    red, green, blue = (absorbance(corrected[..., c]) for c in range(3))
+    red, green, blue = each(lambda c: absorbance(corrected[..., c]), range(3))
     return red + green + blue
 
 
@@ -105,17 +116,14 @@ def _kept(total: Image32) -> float:
     float
         Share of the slope energy left by the test blur, 0..1.
     """
-    from scipy import ndimage
-
-    smooth = ndimage.gaussian_filter(total, max(1.0, 0.003 * max(total.shape)))
+    smooth = blurred(total, max(1.0, 0.003 * max(total.shape)))
     clipped = np.minimum(smooth, np.percentile(smooth, 90))
     mask = clipped > otsu(clipped)
-    outline = mask & ~ndimage.binary_erosion(mask, border_value=1)
-    size_px = 4.0 * float(mask.sum()) / max(float(outline.sum()), 1.0)
+    size_px = 4.0 * float(mask.sum()) / max(float(rim(mask).sum()), 1.0)
     first = max(0.7, SMOOTH * size_px)
     both = float(np.hypot(first, REBLUR * size_px))
-    energy = max(_slope_energy(ndimage.gaussian_filter(total, first)), 1e-12)
-    return _slope_energy(ndimage.gaussian_filter(total, both)) / energy
+    fine, coarse = each(_slope_energy, (blurred(total, first), blurred(total, both)))
+    return coarse / max(fine, 1e-12)
 
 
 def _slope_energy(total: Image32) -> float:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nca_edge import RESEARCH_USE
+from nca_edge import RESEARCH_USE, watchdog
 from nca_edge.camera import field_name, file_frames, list_images
 from nca_edge.classifier import Classifier, ModelChoice, load
 from nca_edge.differential import Differential, differential
@@ -73,6 +73,7 @@ def run(request: RunRequest, show: Callable[[Reading, int, int], None], say: Cal
         interrupted = False
         try:
             say(f"session: {session.folder}")
+            watchdog.ready()
             done = session.fields_done()
             todo = [path for path in paths if field_name(request.source, path) not in done]
             if len(todo) < len(paths):
@@ -82,9 +83,11 @@ def run(request: RunRequest, show: Callable[[Reading, int, int], None], say: Cal
                 if reading.failed:
                     say(f"{reading.field}: {reading.reasons[0]}")
                 show(reading, number, len(todo))
+                watchdog.alive()
         except KeyboardInterrupt:
             interrupted = True
             say(f"What was read is kept; go on with: {_resume_command(request, session)}")
+        watchdog.stopping()
         try:
             return _finish(session, interrupted)
         except KeyboardInterrupt:

@@ -18,10 +18,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = {"onnx": ("onnxruntime",), "litert": ("ai-edge-litert", "tflite-runtime"), "numpy": ("numpy",)}
+PACKAGES = {"onnx": ("onnxruntime-gpu", "onnxruntime"), "litert": ("ai-edge-litert", "tflite-runtime"), "numpy": ("numpy",)}
 """Backend -> what brings its runtime, in order of preference."""
 PATIENCE_S = 120.0
 """A board that needs longer for six cells cannot count with that backend."""
+PROVIDER_PATIENCE_S = 600.0
+"""A GPU's libraries compile at their first start; TensorRT takes minutes."""
 
 
 def installed(backend: str) -> str | None:
@@ -32,35 +34,39 @@ def installed(backend: str) -> str | None:
     return None
 
 
-def problem(folder: Path, backend: str, precision: str, anew: bool = False) -> str | None:
+def problem(folder: Path, backend: str, precision: str, anew: bool = False, provider: str | None = None) -> str | None:
     """Load a bundle in a process of its own, unless this CPU and runtime are known to stand it.
 
     Parameters
     ----------
     folder : of the bundle
     anew : try also what is known, and take a complaint for a problem
+    provider : of ONNX Runtime, of a GPU; a complaint is a problem, since the CPU can do its work
 
     Returns
     -------
     One sentence on how it died; None: it lived, even where it complained. Loading it here says of what.
     """
-    key = " ".join((backend, precision, installed(backend) or "", platform.python_version(), _cpu()))
+    runtime, asked = installed(backend) or "", [provider] if provider else []
+    key = " ".join((backend, precision, runtime, platform.python_version(), _cpu(), *asked))
+    named = f"the {backend} backend in {precision}" + (f" with {provider}" if provider else "")
     memory = _read()
     if memory["lived"].get(key) is True and not anew:
         return None
-    command = [sys.executable, "-m", "nca_edge.trial", str(folder), backend, precision]
+    patience_s = PROVIDER_PATIENCE_S if provider else PATIENCE_S
+    command = [sys.executable, "-m", "nca_edge.trial", str(folder), backend, precision, *asked]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     try:
         done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False, errors="replace"
+            command, env=environment, capture_output=True, text=True, timeout=patience_s, check=False, errors="replace"
         )
     except subprocess.TimeoutExpired:
-        return f"the {backend} backend in {precision} gave no answer within {PATIENCE_S:g} s on this board"
+        return f"{named} gave no answer within {patience_s:g} s on this board"
     except OSError:
         return None  # no process to be had: then the count itself must try
     if done.returncode < 0:
-        return f"the {backend} backend in {precision} was killed by signal {-done.returncode} when it was tried on this board"
-    if done.returncode and anew:
+        return f"{named} was killed by signal {-done.returncode} when it was tried on this board"
+    if done.returncode and (anew or provider):
         return (done.stderr.strip().splitlines() or ["it ended without a word"])[-1].partition(": ")[2]
     if done.returncode == 0:
         memory["lived"][key] = True
@@ -122,10 +128,10 @@ def _write(memory: dict[str, dict[str, Any]]) -> None:
         os.replace(beside, place)
 
 
-def _try(folder: str, backend: str, precision: str) -> None:
+def _try(folder: str, backend: str, precision: str, provider: str | None = None) -> None:
     from nca_edge.classifier import ModelChoice, load
 
-    load(ModelChoice(folder, backend, precision, trial=False))
+    load(ModelChoice(folder, backend, precision, trial=False, provider=provider))
 
 
 if __name__ == "__main__":

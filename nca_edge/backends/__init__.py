@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nca_edge.backends.litert import LitertBackend
-from nca_edge.backends.onnx import OnnxBackend
+from nca_edge.backends.onnx import CPU, KEEP_CPU, OnnxBackend, gpu_providers, short
 from nca_edge.backends.protocol import Answer, Backend
 from nca_edge.backends.reference import NumpyBackend, firing_lines
 from nca_edge.errors import UsageError
 
-__all__ = ["BACKENDS", "Answer", "Backend", "LitertBackend", "NumpyBackend", "OnnxBackend", "firing_lines", "resolve"]
+__all__ = [
+    "BACKENDS", "CPU", "KEEP_CPU", "Answer", "Backend", "LitertBackend", "NumpyBackend", "OnnxBackend", "firing_lines",
+    "gpu_providers", "resolve", "short",
+]  # fmt: skip
 
 BACKENDS = ("onnx", "litert", "numpy")
 """In the order that ``auto`` tries them where no benchmark has said better."""

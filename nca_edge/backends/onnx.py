@@ -1,26 +1,58 @@
-"""ONNX Runtime on the CPU."""
+"""ONNX Runtime: on the CPU, or on a GPU where the installed build can."""
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
 
 from nca_edge.automaton import Architecture
 from nca_edge.backends.protocol import Answer, collect, outputs
-from nca_edge.errors import BundleError
+from nca_edge.errors import BundleError, UsageError
 from nca_edge.records import Image32
+
+CPU = "CPUExecutionProvider"
+GPU = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
+"""In the order in which they are tried where no benchmark has said better: TensorRT needs minutes for its first start."""
+KEEP_CPU = "NCA_EDGE_PROVIDER"
+"""Environment variable: ``CPU`` keeps ONNX Runtime off the GPU."""
+EXACT = {"CUDAExecutionProvider": {"use_tf32": "0"}}
+"""TensorFloat-32 rounds to 10 bits; the golden cells ask for float32."""
+
+
+def gpu_providers() -> list[str]:
+    """GPU providers that the installed build lists; whether they start is another question. Imports the runtime."""
+    import onnxruntime as ort
+
+    if os.environ.get(KEEP_CPU, "").casefold() == "cpu":
+        return []
+    there = ort.get_available_providers()
+    return [name for name in GPU if name in there]
+
+
+def short(provider: str) -> str:
+    """Its name for people, such as ``CUDA``."""
+    return provider.removesuffix("ExecutionProvider")
 
 
 class OnnxBackend:
-    """ONNX Runtime on the CPU."""
+    """ONNX Runtime with one provider, and the CPU for what that one does not know."""
 
     name = "onnx"
 
-    def __init__(self, file: str, graph: bytes, architecture: Architecture, threads: int, mask_step: int | None = None) -> None:
+    def __init__(
+        self,
+        file: str,
+        graph: bytes,
+        architecture: Architecture,
+        threads: int,
+        mask_step: int | None = None,
+        provider: str = CPU,
+    ) -> None:
         import onnxruntime as ort
 
-        self.architecture = architecture
+        self.architecture, self.provider = architecture, provider
         self.outputs = outputs(mask_step)
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
@@ -28,13 +60,15 @@ class OnnxBackend:
         options.log_severity_level = 3
         options.enable_cpu_mem_arena = False  # the arena keeps twice the state's memory; no slower without it
         try:
-            self.session: Any = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+            self.session: Any = ort.InferenceSession(graph, options, providers=_with_options(provider))
         except Exception as error:  # onnxruntime's own errors derive from Exception alone
             if not type(error).__module__.startswith("onnxruntime"):
                 raise
             raise BundleError(
                 f"{file}: ONNX Runtime cannot load it ({str(error).splitlines()[0]}); export the bundle again."
             ) from error
+        if self.session.get_providers()[0] != provider:  # the runtime goes on with the CPU, and says so to nobody
+            raise UsageError(f"{short(provider)} does not start in this build of ONNX Runtime; check its driver and libraries.")
         if missing := set(self.outputs) - {output.name for output in self.session.get_outputs()}:
             raise BundleError(f"{file}: gives no {', '.join(sorted(missing))}; export the bundle again.")
 
@@ -43,3 +77,8 @@ class OnnxBackend:
         images = np.ascontiguousarray(images, np.float32)
         answers = [self.session.run(self.outputs, {"image": images[n : n + 1]}) for n in range(len(images))]
         return collect(self.architecture, answers)
+
+
+def _with_options(provider: str) -> list[Any]:
+    """What a session is asked for."""
+    return [CPU] if provider == CPU else [(provider, EXACT.get(provider, {})), CPU]

@@ -12,17 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from nca_edge import __version__
+from nca_edge import __version__, trial
+from nca_edge.backends import CPU, short
 from nca_edge.bench import board as board_module
 from nca_edge.bench.peak import Peak, measure_peak
 from nca_edge.bench.predict import predict
 from nca_edge.bench.variant import Question, Timing, time_variant
 from nca_edge.bundle import Bundle, find_bundle, load_bundle
-from nca_edge.classifier import ModelChoice, from_8bit, load
+from nca_edge.classifier import PROVIDERS, ModelChoice, from_8bit, load, proven_providers
 from nca_edge.errors import StorageError, UsageError
 from nca_edge.profiles import detect_board, find_profile
 from nca_edge.samples import sample_fields
-from nca_edge.trial import installed, remember
+from nca_edge.trial import installed
 
 SCHEMA = 1
 SAMPLE_EVERY_S = 5.0
@@ -64,15 +65,12 @@ def bench(request: BenchRequest, say: Callable[[str], None]) -> dict[str, Any]:
     data = str(request.data) if request.data else None
     timings = []
     variants, absent = _variants(bundle, request.choice.backend)
-    for backend, precision in variants:
-        say(f"timing {backend} {precision}")
-        asked = (str(folder), backend, precision, threads, CELL_S, str(sample_fields()), data, request.um_per_px)
+    for backend, precision, provider in _with_providers(bundle, variants, say):
+        say(f"timing {backend} {precision}" + (f" on {short(provider)}" if provider else ""))
+        asked = (str(folder), backend, precision, threads, CELL_S, str(sample_fields()), data, request.um_per_px, provider)
         timings.append(time_variant(Question(*asked)))
     quickest = min((t for t in timings if t.valid), key=lambda t: t.cell_ms["p50"], default=None)
-    for precision in ("fp32", "int8"):
-        quick = {t.backend: t.cell_ms["p50"] for t in timings if t.valid and t.precision == precision}
-        if quick and request.choice.backend == "auto":
-            remember(bundle.sha256, precision, quick)
+    _remember(bundle, timings, all_of_them=request.choice.backend == "auto")
     sustained = None
     if request.sustained_min and quickest is not None:
         say(f"{quickest.backend} {quickest.precision} without a pause for {request.sustained_min:g} minutes")
@@ -102,18 +100,52 @@ def _variants(bundle: Bundle, backend: str) -> tuple[list[tuple[str, str]], list
     return there, [f"{name} was left out: it is not installed; pip install 'nca-edge[{name}]' brings it." for name in absent]
 
 
+def _with_providers(
+    bundle: Bundle, variants: list[tuple[str, str]], say: Callable[[str], None]
+) -> list[tuple[str, str, str | None]]:
+    """Each variant; ONNX Runtime's with the CPU and, in float32, with each GPU provider that proves itself."""
+    out: list[tuple[str, str, str | None]] = []
+    for backend, precision in variants:
+        out.append((backend, precision, CPU if backend == "onnx" else None))
+        # tried first: a runtime that this CPU does not stand must not be imported here
+        if (backend, precision) == ("onnx", "fp32") and trial.problem(bundle.folder.resolve(), backend, precision) is None:
+            out += [(backend, precision, provider) for provider in proven_providers(bundle, say)]
+    return out
+
+
+def _remember(bundle: Bundle, timings: list[Timing], all_of_them: bool) -> None:
+    """Keep for ``--backend auto`` which backend, and for ONNX Runtime which provider, was the quickest."""
+    valid = sorted((t for t in timings if t.valid), key=lambda t: -t.cell_ms["p50"])  # of one backend the quickest comes last
+    for precision in ("fp32", "int8"):
+        quick = {t.backend: t.cell_ms["p50"] for t in valid if t.precision == precision}
+        if quick and all_of_them:
+            trial.remember(bundle.sha256, precision, quick)
+    providers = {t.provider: t.cell_ms["p50"] for t in valid if t.provider and t.precision == "fp32"}
+    if len(providers) > 1:
+        trial.remember(bundle.sha256, PROVIDERS, providers)
+
+
 def _row(timing: Timing, bundle: Bundle, peak: Peak) -> dict[str, Any]:
     """A row of the results, with what follows from the times."""
     a = bundle.manifest.architecture
-    row = {**asdict(timing), "preset": bundle.manifest.name, "update": a.update, "gmac_per_cell": a.macs / 1e9}
+    provider = short(timing.provider) if timing.provider else None
+    row = {
+        **asdict(timing),
+        "provider": provider,
+        "preset": bundle.manifest.name,
+        "update": a.update,
+        "gmac_per_cell": a.macs / 1e9,
+    }
     rate = a.macs / 1e6 / timing.cell_ms["p50"] if timing.valid else None
     best = peak.int8_gmac_per_s if timing.precision == "int8" else peak.fp32_gmac_per_s
-    return {**row, "gmac_per_s": rate, "share_of_peak": rate / best if rate is not None else None}
+    of_cpu = rate is not None and timing.provider in (None, CPU)
+    return {**row, "gmac_per_s": rate, "share_of_peak": rate / best if rate is not None and of_cpu else None}
 
 
 def _sustain(folder: Path, timing: Timing, minutes: float) -> dict[str, Any]:
     """Cell after cell; what the sensors say every few seconds."""
-    classifier = load(ModelChoice(str(folder), timing.backend, timing.precision, timing.threads))
+    choice = ModelChoice(str(folder), timing.backend, timing.precision, timing.threads, provider=timing.provider)
+    classifier = load(choice)
     view = from_8bit(classifier.bundle.golden_views[:1])
     samples: list[dict[str, Any]] = []
     began = time.monotonic()

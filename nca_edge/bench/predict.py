@@ -6,6 +6,7 @@ from importlib.resources import files
 from typing import Any
 
 from nca_edge.automaton import Architecture
+from nca_edge.backends import CPU
 from nca_edge.bench.peak import Peak
 from nca_edge.bench.variant import Timing
 from nca_edge.profiles import BoardProfile
@@ -19,7 +20,8 @@ def predict(profile: BoardProfile, architecture: Architecture, timings: list[Tim
     for precision, here, mac_per_cycle in (
         ("fp32", peak.fp32_gmac_per_s, cpu.fp32_mac_per_cycle), ("int8", peak.int8_gmac_per_s, cpu.int8_mac_per_cycle),
     ):  # fmt: skip
-        times = [t.cell_ms["p50"] for t in timings if t.valid and t.precision == precision and t.backend != "numpy"]
+        on_cpu = [t for t in timings if t.valid and t.backend != "numpy" and t.provider in (None, CPU)]
+        times = [t.cell_ms["p50"] for t in on_cpu if t.precision == precision]
         if not times or mac_per_cycle is None:
             continue
         share = architecture.macs / 1e6 / min(times) / here

@@ -29,27 +29,33 @@ def text(result: dict[str, Any]) -> str:
         f"int8 {peak['int8_gmac_per_s']:.0f} GMAC/s",
         f"model {result['bundle']['name']}, {result['bundle']['gmac_per_cell']:.2g} GMAC a cell",
         "",
-        f"{'backend':<8} {'precision':<9}" + "".join(f"{name:>9}" for name in HEADS),
+        f"{'backend':<13} {'precision':<9}" + "".join(f"{name:>9}" for name in HEADS),
     ]
     for row in result["results"]:
-        head = f"{row['backend']:<8} {row['precision']:<9}"
+        head = f"{_backend(row):<13} {row['precision']:<9}"
         if not row["valid"]:
             lines.append(f"{head} {row['problem']}")
             continue
         cell = row["cell_ms"]
+        share = "-" if row["share_of_peak"] is None else f"{row['share_of_peak']:.0%}"  # a GPU has another peak
         lines.append(
-            f"{head}{cell['p50']:9.2f}{cell['p90']:9.2f}{cell['p99']:9.2f}{row['share_of_peak']:9.0%}"
+            f"{head}{cell['p50']:9.2f}{cell['p90']:9.2f}{cell['p99']:9.2f}{share:>9}"
             f"{row['peak_memory_mb']:9.0f}{row['agreement']:9.0%}"
         )
     for row in result["results"]:
         if row["valid"] and row["stage_ms"]:
             stages = ", ".join(f"{name} {ms:.1f}" for name, ms in row["stage_ms"].items())
-            name = f"{row['backend']} {row['precision']}"
+            name = f"{_backend(row)} {row['precision']}"
             lines += ["", f"a field, {name}: {row['field_ms']:.0f} ms ({stages}); {row['cells_per_minute']:.0f} cells a minute"]
     if result["prediction"]:
         lines += ["", *(f"PREDICTED, not measured, {p['board']}: {p['sentence']}" for p in result["prediction"])]
     lines += ["", *result["warnings"], RESEARCH_USE]
     return "\n".join(lines)
+
+
+def _backend(row: dict[str, Any]) -> str:
+    """With ONNX Runtime's provider."""
+    return f"{row['backend']} {row['provider']}" if row.get("provider") else str(row["backend"])
 
 
 def chart(result: dict[str, Any], path: Path) -> None:
@@ -66,7 +72,7 @@ def chart(result: dict[str, Any], path: Path) -> None:
     top, left, room = MARGIN + 2 * LINE, 190, WIDTH - 190 - 6 * MARGIN
     for n, row in enumerate(rows):
         y, cell = top + n * LINE, row["cell_ms"]
-        pen.text((MARGIN, y + 3), f"{row['backend']} {row['precision']}", INK, font)
+        pen.text((MARGIN, y + 3), f"{_backend(row)} {row['precision']}", INK, font)
         for key, colour in (("p90", BARS[1]), ("p50", BARS[0])):
             pen.rectangle((left, y + 4, left + room * min(1.0, cell[key] / longest), y + LINE - 8), colour)
         cut = ", cut" if cell["p90"] > longest else ""

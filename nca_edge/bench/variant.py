@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,8 @@ class Question:
     """Labelled crops for the accuracy; None: no accuracy."""
     um_per_px: float | None
     """Of the labelled crops."""
+    provider: str | None = None
+    """Of ONNX Runtime; None for another backend."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,8 @@ class Timing:
     """Largest difference of a golden logit, as a share of the largest logit."""
     accuracy: float | None = None
     labelled: int | None = None
+    provider: str | None = None
+    """Of ONNX Runtime, as it calls it; None for another backend."""
 
 
 def time_variant(question: Question) -> Timing:
@@ -76,7 +80,7 @@ def time_variant(question: Question) -> Timing:
     command = [sys.executable, "-m", "nca_edge.bench.variant"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     given = json.dumps(asdict(question))
-    failed = Timing(question.backend, question.precision, question.threads, False, None)
+    failed = Timing(question.backend, question.precision, question.threads, False, None, provider=question.provider)
     try:
         done = subprocess.run(
             command, input=given, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False
@@ -92,7 +96,7 @@ def time_variant(question: Question) -> Timing:
 
 
 def _with(timing: Timing, problem: str) -> Timing:
-    return Timing(timing.backend, timing.precision, timing.threads, False, problem)
+    return replace(timing, problem=problem)
 
 
 def answer(question: Question) -> Timing:
@@ -100,9 +104,9 @@ def answer(question: Question) -> Timing:
     from nca_edge.classifier import ModelChoice, from_8bit, load
 
     q = question
-    base: dict[str, Any] = {"backend": q.backend, "precision": q.precision, "threads": q.threads}
+    base: dict[str, Any] = {"backend": q.backend, "precision": q.precision, "threads": q.threads, "provider": q.provider}
     try:
-        classifier = load(ModelChoice(q.bundle, q.backend, q.precision, q.threads, trial=False))
+        classifier = load(ModelChoice(q.bundle, q.backend, q.precision, q.threads, trial=False, provider=q.provider))
     except UsageError as error:  # an extra is missing
         return Timing(**base, valid=False, problem=str(error))
     except NcaEdgeError as error:
@@ -172,7 +176,7 @@ def _accuracy(question: Question) -> dict[str, Any]:
     from nca_edge.crops import EvaluateRequest, evaluate
 
     q = question
-    choice = ModelChoice(q.bundle, q.backend, q.precision, q.threads, trial=False)
+    choice = ModelChoice(q.bundle, q.backend, q.precision, q.threads, trial=False, provider=q.provider)
     outcome = evaluate(EvaluateRequest(Path(q.data or ""), q.um_per_px, {}, None), choice, lambda done, total: None)
     return {"accuracy": outcome.result.accuracy, "labelled": outcome.result.n}
 

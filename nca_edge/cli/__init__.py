@@ -3,6 +3,7 @@
 # No `from __future__ import annotations` here: typer reads the annotations of commands at run time.
 
 import io
+import os
 import signal
 import sys
 from typing import Annotated, NoReturn
@@ -32,7 +33,12 @@ app.add_typer(board.models_app, name="models")
 
 
 @app.callback(invoke_without_command=True)
-def _main(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+def _main(
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+) -> None:
+    if context.invoked_subcommand not in ("train", "export"):
+        # NumPy's matrix products are small here; threads of theirs wait for each other, on a busy board 200 ms a cell for 12.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if version:
         typer.echo(f"nca-edge {__version__}")
         raise typer.Exit

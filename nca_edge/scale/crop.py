@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from nca_edge.preprocess import otsu
 from nca_edge.records import Image32, Scale
 from nca_edge.scale.field import RED_CELL_UM
-from nca_edge.scale.voting import MIN_STAIN, VOTE_BIAS, WORK_SIDE, foreground, modal, pale, separation, stain_planes, vote
+from nca_edge.scale.voting import MIN_STAIN, VOTE_BIAS, WORK_SIDE, foreground, modal, pale, split, stain_planes, vote
 
 WHITE_CELL_UM = 13.0
 """Equivalent diameter of a white cell on a dried smear, um: 10 (small lymphocyte) to 18 (monocyte)."""
@@ -77,8 +77,8 @@ def _looks(total: Image32) -> list[NDArray[np.bool_]]:
     if not mask.any():
         return []
     rest = total[~mask]
-    fainter = otsu(rest)
-    if separation(rest) < FAINT_APART or fainter < MIN_STAIN:
+    fainter, apart = split(rest)
+    if apart < FAINT_APART or fainter < MIN_STAIN:
         return [mask]
     return [mask, total > fainter]
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
+from nca_edge.planes import blurred, rim
 from nca_edge.preprocess import absorbance, otsu, resize
 from nca_edge.records import Image32
+from nca_edge.threads import each
 
 WORK_SIDE = 400
 """Long side, px, of the reduced field in which outlines vote: reduction averages granules and diffraction rings away."""
@@ -23,11 +27,9 @@ VOTE_BIAS = 1.06
 
 def stain_planes(corrected: Image32, shrink: float) -> tuple[Image32, list[Image32]]:
     """Absorbance of the reduced image: (h, w) float32 summed over channels and slightly smoothed, and the channel planes."""
-    from scipy import ndimage
-
     height, width = (max(1, round(n * shrink)) for n in corrected.shape[:2])
-    planes = [absorbance(resize(np.ascontiguousarray(corrected[..., c]), height, width)) for c in range(3)]
-    return ndimage.gaussian_filter(planes[0] + planes[1] + planes[2], 1.0), planes
+    planes = each(lambda c: absorbance(resize(np.ascontiguousarray(corrected[..., c]), height, width)), range(3))
+    return blurred(planes[0] + planes[1] + planes[2], 1.0), planes
 
 
 def foreground(total: Image32) -> NDArray[np.bool_]:
@@ -47,8 +49,9 @@ def foreground(total: Image32) -> NDArray[np.bool_]:
     """
     if float(total.max()) <= MIN_STAIN:
         return np.zeros(total.shape, np.bool_)
-    crowded, sparse = (np.minimum(total, np.percentile(total, p)) for p in (90, 98))
-    first = otsu(sparse if separation(sparse) > 1.6 * separation(crowded) else crowded)
+    clipped = each(lambda p: split(np.minimum(total, np.percentile(total, p))), (90, 98))
+    (crowded_level, crowded), (sparse_level, sparse) = clipped
+    first = sparse_level if sparse > 1.6 * crowded else crowded_level
     stained = total[total > 0.6 * first]
     if stained.size == 0:
         return np.zeros(total.shape, np.bool_)
@@ -57,12 +60,14 @@ def foreground(total: Image32) -> NDArray[np.bool_]:
     return np.asarray(total > max(0.8 * second, min(3.0 * noise, 1.2 * second), MIN_STAIN))
 
 
-def separation(values: Image32) -> float:
-    """Distance of the two classes of Otsu's threshold in standard deviations of the lower one."""
-    low = values <= otsu(values)
+def split(values: Image32) -> tuple[float, float]:
+    """Otsu's threshold, and the distance of its two classes in standard deviations of the lower one."""
+    level = otsu(values)
+    low = values <= level
     if low.all() or not low.any():
-        return 0.0
-    return float((values[~low].mean() - values[low].mean()) / (values[low].std() + 1e-3))
+        return level, 0.0
+    below = values[low]
+    return level, float((values[~low].mean() - below.mean()) / (below.std() + 1e-3))
 
 
 def vote(total: Image32, mask: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -78,28 +83,60 @@ def vote(total: Image32, mask: NDArray[np.bool_]) -> NDArray[np.float64]:
     (discs, 4) float64
         Centre x, y and radius in px, and completeness: the share of the circle's outline that voted.
     """
-    from scipy import ndimage
-
     height, width = total.shape
     grad_y, grad_x = (np.asarray(g) for g in np.gradient(total))
-    y, x = np.nonzero(mask & ~ndimage.binary_erosion(mask, border_value=1))
+    y, x = np.nonzero(rim(mask))
     steep = np.hypot(grad_x[y, x], grad_y[y, x]) + 1e-9
-    inward_x, inward_y = grad_x[y, x] / steep, grad_y[y, x] / steep
-    found = []
-    for radius in np.geomspace(3.0, max(height, width) / 5, 40):
+    outline = Outline(x, y, grad_x[y, x] / steep, grad_y[y, x] / steep, (height, width))
+    return np.concatenate(each(outline.discs, np.geomspace(3.0, max(height, width) / 5, 40)))
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """Points that vote."""
+
+    x: NDArray[np.intp]
+    """(points,) px."""
+    y: NDArray[np.intp]
+    inward_x: NDArray[np.float64]
+    """(points,) unit vector towards the darker side."""
+    inward_y: NDArray[np.float64]
+    shape: tuple[int, int]
+    """Height and width of the field, px."""
+
+    def discs(self, radius: np.float64) -> NDArray[np.float64]:
+        """Of one radius, as ``vote`` gives them: where the votes, smoothed, are the most within a radius around.
+
+        A filter for maxima over the whole field took half of the time: few places have votes enough to be asked.
+        """
+        from scipy import ndimage
+
         cell = max(1, int(radius / 4))  # coarse bins for large circles: the tolerance is a share of the radius anyway
-        shape = height // cell + 1, width // cell + 1
-        bin_x = np.rint((x + radius * inward_x) / cell).astype(np.intp)
-        bin_y = np.rint((y + radius * inward_y) / cell).astype(np.intp)
-        inside = (bin_x >= 0) & (bin_x < shape[1]) & (bin_y >= 0) & (bin_y < shape[0])
-        votes = np.bincount(bin_y[inside] * shape[1] + bin_x[inside], minlength=shape[0] * shape[1]).reshape(shape)
+        height, width = self.shape[0] // cell + 1, self.shape[1] // cell + 1
+        bin_x = np.rint((self.x + radius * self.inward_x) / cell).astype(np.intp)
+        bin_y = np.rint((self.y + radius * self.inward_y) / cell).astype(np.intp)
+        inside = (bin_x >= 0) & (bin_x < width) & (bin_y >= 0) & (bin_y < height)
+        votes = np.bincount(bin_y[inside] * width + bin_x[inside], minlength=height * width).reshape(height, width)
         sigma = max(0.2 * radius / cell, 0.5)
-        complete = ndimage.gaussian_filter(votes.astype(np.float32), sigma) * sigma**2 / radius
-        peak_y, peak_x = np.nonzero(
-            (complete == ndimage.maximum_filter(complete, 2 * int(np.ceil(radius / cell)) + 1)) & (complete > 0.25)
-        )
-        found.append(np.stack([peak_x * cell, peak_y * cell, np.full(len(peak_x), radius), complete[peak_y, peak_x]], axis=-1))
-    return np.concatenate(found)
+        reach = int(np.ceil(radius / cell))
+        smooth = np.zeros((height + 2 * reach, width + 2 * reach), np.float32)
+        ndimage.gaussian_filter(votes.astype(np.float32), sigma, output=smooth[reach:-reach, reach:-reach])
+        peaks = _peaks(smooth, reach, 0.249 * radius / sigma**2)
+        complete = smooth.ravel()[peaks] * sigma**2 / radius
+        peaks, complete = peaks[complete > 0.25], complete[complete > 0.25]
+        peak_y, peak_x = np.divmod(peaks, smooth.shape[1])
+        return np.stack([(peak_x - reach) * cell, (peak_y - reach) * cell, np.full(len(peaks), radius), complete], axis=-1)
+
+
+def _peaks(values: Image32, reach: int, least: float) -> NDArray[np.intp]:
+    """Flat indices of the values above ``least`` that none within ``reach`` (a square) exceeds; the rim, so wide, is 0."""
+    flat, row = values.ravel(), values.shape[1]
+    at = np.flatnonzero(flat > least)
+    square = np.arange(-reach, reach + 1)
+    for step in (1, row, max(1, reach // 2) * (row + 1), max(1, reach // 2) * (row - 1)):  # near ones first: most end here
+        at = at[(flat[at] >= flat[at - step]) & (flat[at] >= flat[at + step])]
+    around = at[:, None] + (square[:, None] * row + square[None, :]).ravel()
+    return at[flat[at] == flat[around].max(axis=1)] if len(at) else at
 
 
 def pale(discs: NDArray[np.float64], total: Image32) -> NDArray[np.float64]:

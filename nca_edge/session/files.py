@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from PIL import Image
 
 from nca_edge.drawing import overlay
 from nca_edge.records import CellReading, ChannelRelevance, Image8, Image32
+from nca_edge.threads import each
 
 CELLS = "cells"
 """Folder of the pictures inside a session."""
@@ -21,19 +22,26 @@ KINDS = ("crop", "mask", "overlay")
 MAPS_KEPT = 5
 """Channel maps kept of every cell: what the report draws."""
 
+PNG_LEVEL = 4
+"""Of zlib: a crop takes 11 ms and 1.4 % more bytes than at 6, which takes 30 ms; 1 takes 6 ms and 22 % more bytes."""
+
 
 def picture_path(field_number: int, cell: int, kind: str) -> str:
     """Path of a picture relative to the session folder, the same at every try and safe whatever the field is called."""
     return f"{CELLS}/{field_number:06d}-{cell:03d}.{kind}.png"
 
 
-def pictures(cell: CellReading) -> dict[str, bytes]:
-    """Crop, mask and overlay of one cell as PNG: kind -> bytes."""
-    return {
-        "crop": _png(cell.crop),
-        "mask": _png(cell.explanation.mask),
-        "overlay": _png(overlay(cell.crop, cell.explanation.mask)),
-    }
+def pictures(field_number: int, cells: Sequence[CellReading]) -> dict[str, bytes]:
+    """Crop, mask and overlay of each cell as PNG: path -> bytes."""
+    jobs = [(cell, kind) for cell in cells for kind in KINDS]
+    names = [picture_path(field_number, cell.cell, kind) for cell, kind in jobs]
+    return dict(zip(names, each(lambda job: _picture(*job), jobs), strict=True))
+
+
+def _picture(cell: CellReading, kind: str) -> bytes:
+    if kind == "crop":
+        return _png(cell.crop)
+    return _png(cell.explanation.mask if kind == "mask" else overlay(cell.crop, cell.explanation.mask))
 
 
 def pack_maps(channels: Iterable[ChannelRelevance]) -> bytes | None:
@@ -66,8 +74,7 @@ def write_pictures(folder: Path, contents: Mapping[str, bytes]) -> None:
     paths = {folder / name: data for name, data in contents.items()}
     (folder / CELLS).mkdir(exist_ok=True)
     try:
-        for path, data in paths.items():
-            _write_synced(_temporary(path), [data])
+        each(lambda item: _write_synced(_temporary(item[0]), [item[1]]), paths.items())
         for path in paths:
             os.replace(_temporary(path), path)
     finally:
@@ -112,7 +119,7 @@ def _write_synced(path: Path, chunks: Iterable[bytes]) -> None:
 
 def _png(pixels: Image8) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels, np.uint8)).save(buffer, "PNG")
+    Image.fromarray(np.ascontiguousarray(pixels, np.uint8)).save(buffer, "PNG", compress_level=PNG_LEVEL)
     return buffer.getvalue()
 
 

@@ -17,7 +17,6 @@ from nca_edge.session.faults import storage
 from nca_edge.session.files import (
     CELLS,
     pack_maps,
-    picture_path,
     pictures,
     replace_file,
     sync_folder,
@@ -25,6 +24,7 @@ from nca_edge.session.files import (
     write_pictures,
 )
 from nca_edge.session.rows import CellRow, FieldRow, cell_row, field_row, run_facts
+from nca_edge.threads import allowed
 
 FIELDS = "SELECT *, (SELECT count(*) FROM cell WHERE cell.field = field.number) AS n_cells FROM field ORDER BY number"
 CELLS_OF_FIELD = """SELECT cell, x, y, w, h, border, score, model_label, confidence, unsure, counted, probabilities_json,
@@ -123,10 +123,8 @@ class Session:
             if self._db.execute("SELECT 1 FROM field WHERE name = CAST(? AS TEXT)", (name,)).fetchone():
                 return
             number = int(self._db.execute("SELECT coalesce(max(number), 0) + 1 FROM field").fetchone()[0])
-            contents = {
-                picture_path(number, cell.cell, kind): png for cell in reading.cells for kind, png in pictures(cell).items()
-            }
-            write_pictures(self.folder, contents)
+            with allowed(self.facts.threads):
+                write_pictures(self.folder, pictures(number, reading.cells))
             insert(self._db, "field", {"number": number, "name": name, "committed_at": now()} | _field_columns(reading))
             for cell in reading.cells:
                 insert(self._db, "cell", {"field": number} | _cell_columns(cell))

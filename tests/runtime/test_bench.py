@@ -172,7 +172,7 @@ def test_text_names_what_is_not_valid_and_what_is_predicted() -> None:
         "prediction": [{"board": "raspberry-pi-4", "sentence": "int8 about 9 ms a cell"}], "warnings": ["Hot."],
     }  # fmt: skip
     said = report.text(result)
-    assert "onnx     int8      INVALID: its answers differ" in said and said.endswith(RESEARCH_USE)
+    assert "onnx          int8      INVALID: its answers differ" in said and said.endswith(RESEARCH_USE)
     assert "PREDICTED, not measured, raspberry-pi-4: int8 about 9 ms a cell" in said and "Hot." in said
 
 

@@ -114,6 +114,17 @@ def test_wrong_use(
     assert sorted(folder.rglob("*")) == before
 
 
+def test_numpys_own_threads_are_left_off_unless_wanted(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "3")
+    call("devices")
+    assert os.environ["OPENBLAS_NUM_THREADS"] == "3"
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS")
+    call("train", "no-such-recipe", "--data", "nowhere")
+    assert "OPENBLAS_NUM_THREADS" not in os.environ
+    call("devices")
+    assert os.environ["OPENBLAS_NUM_THREADS"] == "1"
+
+
 def test_classify_in_order_with_failures(crop_files: list[Path], call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = crop_files[0].parent
     monkeypatch.chdir(folder)

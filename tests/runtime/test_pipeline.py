@@ -110,6 +110,15 @@ def fields_in_memory() -> list[Frame]:
     return [Frame("drawn.png", np.clip(light + noise, 0, 255).astype(np.uint8))]
 
 
+def test_the_number_of_threads_changes_no_bit(fields_in_memory: list[Frame]) -> None:
+    for frame in fields_in_memory:
+        one, two = (read_field(frame, classifier("numpy", threads), None, []) for threads in (1, 2))
+        assert (one.accepted, one.reasons, one.focus, one.scale) == (two.accepted, two.reasons, two.focus, two.scale)
+        for a, b in zip(one.cells, two.cells, strict=True):
+            assert (a.detection, a.prediction, a.explanation.logit) == (b.detection, b.prediction, b.explanation.logit)
+            assert np.array_equal(a.crop, b.crop) and np.array_equal(a.explanation.mask, b.explanation.mask)
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (15, 200), (200, 15)])
 def test_too_few_pixels(shape: tuple[int, int]) -> None:
     with pytest.raises(InputError, match="too few to show a cell; at least 16 a side"):

@@ -47,10 +47,11 @@ def test_the_shipped_boards() -> None:
         "generic-x86-64",
         "jetson-nano",
         "jetson-orin-nano",
+        "jetson-xavier-nx",
         "raspberry-pi-4",
         "raspberry-pi-5",
     ]
-    assert [board.name for board in load_profiles() if not board.supported] == ["jetson-nano"]
+    assert [board.name for board in load_profiles() if not board.supported] == ["jetson-nano", "jetson-xavier-nx"]
 
 
 @pytest.mark.parametrize(
@@ -60,6 +61,7 @@ def test_the_shipped_boards() -> None:
         ("raspberry-pi-5", "Cortex-A76", 4, 2.4, True, 8, 32),
         ("jetson-orin-nano", "Cortex-A78AE", 6, 1.5, True, 8, 32),
         ("jetson-nano", "Cortex-A57", 4, 1.43, False, None, None),
+        ("jetson-xavier-nx", "Carmel", 6, 1.4, False, None, None),
     ],
 )
 def test_the_processors(
@@ -121,6 +123,8 @@ def test_a_bad_profile_names_file_and_key(tmp_path: Path, old: str, new: str, sa
         (b"NVIDIA Jetson Orin Nano Developer Kit\0", "jetson-orin-nano"),
         (b"NVIDIA Orin Nano Developer Kit\0", "jetson-orin-nano"),
         (b"NVIDIA Jetson Nano Developer Kit\0", "jetson-nano"),
+        (b"NVIDIA Jetson Xavier NX Developer Kit\0", "jetson-xavier-nx"),
+        (b"NVIDIA Jetson AGX Orin Developer Kit\0", "generic-aarch64"),
         (b"Raspberry Pi 3 Model B Plus Rev 1.3\0", "generic-aarch64"),
         (b"\xff\xfe\0", "generic-aarch64"),
         (b"", "generic-aarch64"),

@@ -1,0 +1,91 @@
+"""What SciPy and NumPy do with a plane of pixels, bit for bit, in less time. A base module like records.
+
+Tried and left: Gaussians by float32 sums, matrix products or FFTs (other bits), the separable filters in NumPy (no faster than
+SciPy's loops at these widths). tests/benchmarks/field.py measures what the whole comes to.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nca_edge.records import Image32
+from nca_edge.threads import each, sharers
+
+BAND_PX = 40_000
+"""Planes of fewer pixels are blurred by one thread."""
+MANY = 5_000
+"""Fewer values are counted by NumPy, in less time than it takes to be clever."""
+BLOCK = 16_384
+"""Values counted at a time."""
+MOST_DOUBT = 0.1
+"""Values that differ so little (for their size) that their bins are in doubt by more, in bins, are counted by NumPy too."""
+
+
+def blurred(plane: Image32, sigma: float) -> Image32:
+    """``scipy.ndimage.gaussian_filter``: lines are independent, so each thread takes some of them.
+
+    Parameters
+    ----------
+    plane : (height, width) float32
+    sigma : px
+    """
+    from scipy import ndimage
+
+    threads = sharers()
+    if threads < 2 or plane.size < BAND_PX:
+        return np.asarray(ndimage.gaussian_filter(plane, sigma))
+    down, out = np.empty_like(plane), np.empty_like(plane)
+
+    def columns(band: slice) -> None:
+        ndimage.gaussian_filter1d(plane[:, band], sigma, axis=0, output=down[:, band])
+
+    def rows(band: slice) -> None:
+        ndimage.gaussian_filter1d(down[band], sigma, axis=1, output=out[band])
+
+    each(columns, _bands(plane.shape[1], threads))
+    each(rows, _bands(plane.shape[0], threads))
+    return out
+
+
+def _bands(length: int, n: int) -> list[slice]:
+    """So many slices of about the same length."""
+    return [slice(i * length // n, (i + 1) * length // n) for i in range(n)]
+
+
+def rim(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Pixels of a mask that have one of the four neighbours outside it; beyond the edge counts as inside."""
+    inner = mask.copy()
+    inner[1:] &= mask[:-1]
+    inner[:-1] &= mask[1:]
+    inner[:, 1:] &= mask[:, :-1]
+    inner[:, :-1] &= mask[:, 1:]
+    return np.asarray(mask & ~inner)
+
+
+def counted(values: NDArray[np.floating], bins: int) -> tuple[NDArray[np.intp], NDArray[np.floating]]:
+    """``numpy.histogram`` of values between their least and largest: counts and edges.
+
+    A bin holds its lower edge, the last one also its upper. In float32 the division that finds a bin can err beside an edge
+    only: values there are compared with it.
+    """
+    flat = values.ravel()
+    if flat.dtype != np.float32 or flat.size < MANY:
+        return np.histogram(flat, bins)
+    first, last = flat.min(), flat.max()
+    width = (last - first) / np.float32(bins)
+    # how far, in bins, both the division and the rounded edges can be off
+    doubt = 4 * np.finfo(np.float32).eps * (bins + max(abs(first), abs(last)) / width) if width > 0 else np.float32(np.inf)
+    if not doubt < MOST_DOUBT:
+        return np.histogram(flat, bins)
+    edges = np.linspace(first, last, bins + 1, dtype=np.float32)
+    counts = np.zeros(bins, np.intp)
+    for start in range(0, flat.size, BLOCK):  # what fits into the cache
+        block = flat[start : start + BLOCK]
+        place = (block - first) / width
+        whole = np.floor(place)
+        beside = np.flatnonzero(np.abs(place - whole - np.float32(0.5)) > np.float32(0.5 - doubt))
+        index = whole.astype(np.intp)
+        index[beside] = np.minimum(np.searchsorted(edges, block[beside], side="right") - 1, bins - 1)
+        counts += np.bincount(index, minlength=bins)
+    return counts, edges

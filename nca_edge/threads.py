@@ -1,0 +1,67 @@
+"""Work that one field shares out among threads. A base module like records: anybody may import it.
+
+NumPy and SciPy let go of the interpreter's lock inside their loops, so threads suffice. Each share is computed exactly as it
+would be alone: the number of threads changes no bit of a result.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+from typing import TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+MOST = 4
+"""Threads that a field can use: beyond it the shares get so small that handing them out costs more."""
+
+_allowed: ContextVar[int] = ContextVar("threads", default=1)
+
+
+@contextmanager
+def allowed(threads: int) -> Iterator[None]:
+    """Inside it ``each`` may use so many threads; elsewhere it uses the caller's own, as training's workers want it."""
+    token = _allowed.set(max(1, min(threads, MOST)))
+    try:
+        yield
+    finally:
+        _allowed.reset(token)
+
+
+def sharers() -> int:
+    """Threads that ``each`` may use here."""
+    return _allowed.get()
+
+
+def each(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    """``function`` of each item, in order."""
+    todo = list(items)
+    threads = min(sharers(), len(todo))
+    if threads < 2:
+        return [function(item) for item in todo]
+
+    def share(first: int) -> list[R]:  # every so many-th: neighbours tend to cost the same
+        return [function(item) for item in todo[first::threads]]
+
+    others = [_pool(threads - 1).submit(share, first) for first in range(1, threads)]
+    try:
+        own = share(0)
+    finally:
+        wait(others)  # nothing goes on behind the back of a caller who cleans up after an error
+    shares = [own, *(other.result() for other in others)]
+    return [shares[n % threads][n // threads] for n in range(len(todo))]
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Kept: to start threads for every field would cost as much as they save."""
+    return ThreadPoolExecutor(threads, "field")
+
+
+# A child process has the executors of its parent, but not their threads, and would wait for ever.
+os.register_at_fork(after_in_child=_pool.cache_clear)

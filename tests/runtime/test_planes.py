@@ -1,0 +1,123 @@
+"""Quicker ways give the very bits of the slow ones, on any number of threads."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+from PIL import Image
+from scipy import ndimage
+
+from nca_edge.planes import MANY, blurred, counted, rim
+from nca_edge.quality import _grey_percentile
+from nca_edge.samples import sample_fields
+from nca_edge.scale.voting import _peaks
+from nca_edge.threads import allowed, each, sharers
+
+
+def field(name: str = "bccd-BloodImage_00209.jpg") -> np.ndarray:
+    with Image.open(Path(str(sample_fields())) / name) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 4])
+@pytest.mark.parametrize("sigma", [0.7, 3.0, 12.0])
+def test_a_blur_is_scipys(threads: int, sigma: float) -> None:
+    plane = field()[..., 1].astype(np.float32)
+    with allowed(threads):
+        assert_array_equal(blurred(plane, sigma), ndimage.gaussian_filter(plane, sigma))
+
+
+@given(st.integers(0, 2**32), st.integers(1, 12), st.integers(1, 12))
+def test_the_rim_is_what_an_erosion_takes(seed: int, height: int, width: int) -> None:
+    mask = np.random.default_rng(seed).random((height, width)) < 0.7
+    assert_array_equal(rim(mask), mask & ~ndimage.binary_erosion(mask, border_value=1))
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 2**32), st.sampled_from(["even", "clipped", "steps", "far from zero", "on edges", "constant"]))
+def test_counts_are_numpys(seed: int, kind: str) -> None:
+    rng = np.random.default_rng(seed)
+    values = rng.random(int(rng.integers(MANY, 4 * MANY))) * 10.0 ** rng.integers(-6, 6)
+    if kind == "clipped":
+        values = np.minimum(values, np.percentile(values, 90))
+    elif kind == "steps":
+        values = np.log(rng.integers(1, 256, values.size))
+    elif kind == "far from zero":
+        values += values.max() * 10.0 ** rng.integers(0, 3)
+    elif kind == "on edges":
+        values = rng.choice(np.linspace(values.min(), values.max(), 257), values.size)
+    elif kind == "constant":
+        values[:] = 0.25  # of a large one NumPy cannot make bins
+    values = values.astype(np.float32)
+    for found, expected in zip(counted(values, 256), np.histogram(values, 256), strict=True):
+        assert_array_equal(found, expected)
+        assert found.dtype == expected.dtype
+
+
+@given(st.integers(0, 2**32), st.integers(1, 400), st.sampled_from([0.0, 2.0, 37.5, 99.0, 100.0]))
+def test_a_percentile_of_grey_levels_is_numpys(seed: int, size: int, percent: float) -> None:
+    grey = np.random.default_rng(seed).integers(0, 256, (1, size)).astype(np.uint8)
+    assert _grey_percentile(grey, percent) == pytest.approx(float(np.percentile(grey, percent)), abs=1e-9)
+
+
+@given(st.integers(0, 2**32), st.integers(1, 6))
+def test_peaks_are_those_of_a_filter_for_maxima(seed: int, reach: int) -> None:
+    rng = np.random.default_rng(seed)
+    inner = rng.integers(0, 9, (20, 31)).astype(np.float32)  # few levels: many ties, which are all peaks
+    padded = np.pad(inner, reach)
+    expected = np.flatnonzero((padded == ndimage.maximum_filter(padded, 2 * reach + 1)) & (padded > 5))
+    assert_array_equal(_peaks(padded, reach, 5.0), expected)
+
+
+def test_work_is_shared_and_comes_back_in_order() -> None:
+    names = set()
+
+    def square(n: int) -> int:
+        names.add(threading.current_thread().name)
+        time.sleep(0.001)
+        return n * n
+
+    assert each(square, range(7)) == [n * n for n in range(7)] and len(names) == 1
+    with allowed(3):
+        assert each(square, range(7)) == [n * n for n in range(7)] and len(names) == 3
+        assert each(square, []) == [] and each(square, [5]) == [25]
+        assert each(lambda _: sharers(), range(3)) == [3, 1, 1]  # a share does not share again, or threads would wait in a ring
+    assert sharers() == 1
+
+
+@pytest.mark.parametrize("asked, used", [(0, 1), (-2, 1), (1, 1), (2, 2), (64, 4)])
+def test_threads_that_are_used(asked: int, used: int) -> None:
+    with allowed(asked):
+        assert sharers() == used
+
+
+def test_an_error_waits_for_the_other_shares() -> None:
+    done = []
+
+    def work(n: int) -> None:
+        if n == 0:
+            raise ValueError("the first")
+        time.sleep(0.05)
+        done.append(n)
+
+    with allowed(2), pytest.raises(ValueError, match="the first"):
+        each(work, range(2))
+    assert done == [1]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_child_process_gets_threads_of_its_own() -> None:
+    with allowed(2):
+        assert each(abs, [-1, -2]) == [1, 2]
+        if (child := os.fork()) == 0:
+            os._exit(0 if each(abs, [-3, -4]) == [3, 4] else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
