@@ -97,6 +97,12 @@ def write_report(session_folder: Path) -> Path:
     return path
 
 
+def count(session_folder: Path) -> Differential:
+    """The differential of a session as it counts now."""
+    with Session.open(session_folder, read_only=True) as session:
+        return differential(session.verdicts(), session.facts.classes, session.facts.groups)
+
+
 def galleries(cells: list[CellRow], table: Differential) -> tuple[Gallery, ...]:
     """Cells grouped by the model's class, in the order of the differential table, artefacts last."""
     order = [part.name for row in table.rows for part in (row, *row.parts)] + [row.name for row in table.outside] + [ARTEFACT]

@@ -11,8 +11,8 @@
 | the same with synchronous NORMAL, OFF, and with pictures not synced: lost or corrupt (a control) | > 0 |
 
 A change is acknowledged when the method returned; the writer then prints the head of the audit log. Power cuts are replayed
-from the record of every write and sync (tests/workstation/recorded_disk.py): nothing that was not synced is there, or any of it,
-or any sectors of it. Exit code 1 where a bound is missed.
+from the record of every write and sync (tests/workstation/recorded_disk.py): what was not synced is gone, or there in part, or
+in some of its sectors. Exit code 1 where a bound is missed.
 """
 
 from __future__ import annotations
