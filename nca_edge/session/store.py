@@ -199,12 +199,14 @@ class Session(Signing):
         rows = self._rows("SELECT maps_png FROM cell WHERE field = ? AND cell = ?", cell.field_number, cell.cell)
         return unpack_maps(rows[0]["maps_png"])
 
-    def export(self) -> None:
-        """Rebuild cells.jsonl, fields.jsonl and cells.csv from the database; each is replaced in one step."""
-        with storage(self.folder):
-            replace_file(self.folder / derived.FIELDS_JSONL, derived.fields_jsonl(self.fields()))
-            replace_file(self.folder / derived.CELLS_JSONL, derived.cells_jsonl(self.cells()))
-            replace_file(self.folder / derived.CELLS_CSV, derived.cells_csv(self.cells(), self.facts.classes))
+    def export(self, to: Path | None = None) -> None:
+        """Rebuild cells.jsonl, fields.jsonl and cells.csv from the database, in the session's folder or another; each is
+        replaced in one step."""
+        to = to or self.folder
+        with storage(to):
+            replace_file(to / derived.FIELDS_JSONL, derived.fields_jsonl(self.fields()))
+            replace_file(to / derived.CELLS_JSONL, derived.cells_jsonl(self.cells()))
+            replace_file(to / derived.CELLS_CSV, derived.cells_csv(self.cells(), self.facts.classes))
 
     def close(self) -> None:
         """Close the database; the last to close it leaves one file, session.db, without a log beside it."""
