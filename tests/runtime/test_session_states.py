@@ -147,15 +147,28 @@ class Counting(RuleBasedStateMachine):
         if self.tried(legal, lambda: self.session.sign(name)):
             self.state, self.signed, self.undo_stack = State.SIGNED, self.signed + 1, []
 
+    @rule()
+    def go_on_as_one_should(self) -> None:
+        """From wherever it is, one stretch of the usual way: by chance alone few sessions come so far."""
+        if self.state is State.OPEN:
+            self.commit(["sure", "unsure"])
+        elif self.state is State.SIGNED:
+            self.amend("why", "Ada")
+        elif self.state is State.COUNTING:
+            self.begin_review()
+        elif self.state is not State.ABANDONED:
+            self.name_all_that_have_no_name()
+            self.sign("Amina Diallo")
+
     @rule(reason=st.sampled_from(["why", "", " "]), by=NAMES)
     def amend(self, reason: str, by: str) -> None:
         legal = self.state is State.SIGNED and bool(reason.strip()) and named(by)
         if self.tried(legal, lambda: self.session.amend(by, reason)):
             self.state = State.AMENDED
 
-    @rule(draw=st.integers(0, 40))
+    @rule(draw=st.integers(0, 25))
     def abandon(self, draw: int) -> None:
-        reason = "slide broken" if draw == 17 else " "  # seldom: nothing can follow it
+        reason = "slide broken" if draw == 7 else " "  # seldom: nothing can follow it
         legal = self.state in (State.OPEN, *REVIEWABLE) and bool(reason.strip())
         if self.tried(legal, lambda: self.session.abandon("Ada", reason)):
             self.state = State.ABANDONED
@@ -206,13 +219,16 @@ def named(by: str) -> bool:
 
 def test_no_path_leads_to_a_signature_that_is_not_earned() -> None:
     reached: set[State] = set()
+    steps = [0]
 
     class Watched(Counting):
         @invariant()
         def where_it_has_been(self) -> None:
             reached.add(self.state)
+            steps[0] += 1
 
     TestCase = Watched.TestCase
-    TestCase.settings = settings(max_examples=100, stateful_step_count=50)
+    TestCase.settings = settings(max_examples=110, stateful_step_count=50)
     TestCase().runTest()
     assert reached == set(State)
+    assert steps[0] >= 5000, steps
