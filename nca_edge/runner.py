@@ -16,7 +16,8 @@ from nca_edge.errors import UsageError
 from nca_edge.pipeline import observe
 from nca_edge.records import Reading
 from nca_edge.report import write_report
-from nca_edge.session import Session
+from nca_edge.session import Session, SlideFacts, State
+from nca_edge.session.disk import LOW_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +105,13 @@ def _readings(
     if count.reached(request.target):
         say(f"The session has {count.n} leukocytes already, as many as --target {request.target} asks for: nothing is read.")
         return
+    told = False
     for reading in observe(file_frames(request.source, paths), classifier, session.facts.um_per_px, known):
         session.commit(reading)
         yield reading
+        if not told and session.free_bytes < LOW_BYTES:
+            told = True
+            say(f"Only {session.free_bytes / 1e6:.0f} MB are free on the disk of {session.folder}: make room soon.")
         count.add(reading)
         if count.reached(request.target):
             say(f"The target of {request.target} leukocytes is reached.")
@@ -114,11 +119,13 @@ def _readings(
 
 
 def _finish(session: Session, interrupted: bool) -> RunOutcome:
-    """Write what is derived from the database, and count."""
+    """Write what is derived from the database, and count; a source that was read to its end ends the count."""
+    if not interrupted and session.state is State.COUNTING:
+        session.begin_review()
     session.export()
     report = write_report(session.folder)
     fields = list(session.fields())
-    table = differential(session.cells(), session.facts.classes, session.facts.groups)
+    table = differential(session.verdicts(), session.facts.classes, session.facts.groups)
     failed = sum(field.failed for field in fields)
     rejected = sum(not field.accepted and not field.failed for field in fields)
     return RunOutcome(session.folder, report, len(fields), rejected, failed, interrupted, table)
@@ -154,7 +161,7 @@ class _open:
         else:
             self.classifier = load(choice)
             folder = request.out or _free_folder(request.source)
-            self.session = Session.create(folder, self.classifier.facts(um_per_px))
+            self.session = Session.create(folder, self.classifier.facts(um_per_px), SlideFacts(target=request.target))
 
     def __enter__(self) -> tuple[Session, Classifier]:
         return self.session, self.classifier
@@ -168,7 +175,7 @@ class _Count:
 
     def __init__(self, session: Session) -> None:
         self.rows = (session.facts.classes, session.facts.groups)
-        self.n = differential(session.cells(), *self.rows).leukocytes
+        self.n = differential(session.verdicts(), *self.rows).leukocytes
 
     def add(self, reading: Reading) -> None:
         cells = [_Cell(c.prediction.label, c.prediction.unsure, c.counted) for c in reading.cells]
