@@ -81,7 +81,7 @@ def now() -> str:
 def _connect(folder: Path, mode: str) -> sqlite3.Connection:
     # mode=rw does not create what is not there. isolation_level=None: transactions are begun and ended by name.
     uri = f"{(folder / DATABASE).absolute().as_uri()}?mode={mode}"
-    connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=BUSY_S)
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=BUSY_S, check_same_thread=False)
     connection.row_factory = sqlite3.Row
     connection.text_factory = decode
     return connection
