@@ -54,7 +54,7 @@ class TestOptions:
             raise UsageError(f"test: {error}; write it like test:?seed=2&fps=10&size=640x480.") from error
         if unknown := set(faults) - set(FAULTS):
             raise UsageError(f"test: there is no fault {sorted(unknown)[0]!r}; choose among {', '.join(FAULTS)}.")
-        if not (64 <= min(out.size) and max(out.size) <= 4096 and 0.1 <= out.fps <= 120):
+        if not (min(out.size) >= 64 and max(out.size) <= 4096 and 0.1 <= out.fps <= 120):
             raise UsageError("test: size must be 64 to 4096 px a side, fps 0.1 to 120.")
         return out
 
