@@ -91,7 +91,7 @@ def write_report(session_folder: Path) -> Path:
         The report, replaced in one step.
     """
     path = session_folder / REPORT_HTML
-    with Session.open(session_folder) as session, storage(session_folder):
+    with Session.open(session_folder, read_only=True) as session, storage(session_folder):
         # File names may hold what is no valid Unicode; such bytes are shown escaped.
         replace_file(path, (chunk.encode("utf-8", "backslashreplace") for chunk in _render(session)))
     return path
@@ -119,7 +119,7 @@ def _render(session: Session) -> Iterator[str]:
     folder = files("nca_edge") / "templates"
     style = (folder / "report.css").read_text("utf-8")
     cells, fields = list(session.cells()), list(session.fields())
-    table = differential(cells, session.facts.classes, session.facts.groups)
+    table = differential(session.verdicts(), session.facts.classes, session.facts.groups)
     # generate() yields piece by piece, so that only one cell's pictures are in memory at a time.
     return environment.from_string((folder / "report.html.j2").read_text("utf-8")).generate(
         research_use=RESEARCH_USE,

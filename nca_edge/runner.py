@@ -16,7 +16,7 @@ from nca_edge.errors import UsageError
 from nca_edge.pipeline import observe
 from nca_edge.records import Reading
 from nca_edge.report import write_report
-from nca_edge.session import Session
+from nca_edge.session import Session, SlideFacts, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +111,13 @@ def _readings(
 
 
 def finish(session: Session, interrupted: bool) -> RunOutcome:
-    """Write what is derived from the database, and count."""
+    """Write what is derived from the database, and count; a source that was read to its end ends the count."""
+    if not interrupted and session.state is State.COUNTING:
+        session.begin_review()
     session.export()
     report = write_report(session.folder)
     fields = list(session.fields())
-    table = differential(session.cells(), session.facts.classes, session.facts.groups)
+    table = differential(session.verdicts(), session.facts.classes, session.facts.groups)
     failed = sum(field.failed for field in fields)
     rejected = sum(not field.accepted and not field.failed for field in fields)
     return RunOutcome(session.folder, report, len(fields), rejected, failed, interrupted, table)
@@ -132,7 +134,8 @@ def _resume_command(request: RunRequest, session: Session) -> str:
 class open_session:
     """The session with the classifier it is bound to, closed at the end."""
 
-    def __init__(self, request: RunRequest) -> None:
+    def __init__(self, request: RunRequest, slide: SlideFacts | None = None) -> None:
+        """``slide``: what is kept of a new session; None: its target alone."""
         choice, um_per_px = request.choice, request.um_per_px
         if request.session is not None:
             self.session = Session.open(request.session)
@@ -151,7 +154,7 @@ class open_session:
         else:
             self.classifier = load(choice)
             folder = request.out or _free_folder(request.source)
-            self.session = Session.create(folder, self.classifier.facts(um_per_px))
+            self.session = Session.create(folder, self.classifier.facts(um_per_px), slide or SlideFacts(target=request.target))
 
     def __enter__(self) -> tuple[Session, Classifier]:
         return self.session, self.classifier
@@ -165,7 +168,7 @@ class _Count:
 
     def __init__(self, session: Session) -> None:
         self.rows = (session.facts.classes, session.facts.groups)
-        self.n = differential(session.cells(), *self.rows).leukocytes
+        self.n = differential(session.verdicts(), *self.rows).leukocytes
 
     def add(self, reading: Reading) -> None:
         cells = [_Cell(c.prediction.label, c.prediction.unsure, c.counted) for c in reading.cells]

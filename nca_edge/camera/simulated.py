@@ -99,7 +99,7 @@ class Microscope:
             level = ndimage.gaussian_filter(level, (pose.blur_px, pose.blur_px, 0), truncate=3.0)
         level = level[margin : margin + height, margin : margin + width] * self._lamp
         level += self._rng.normal(0.0, NOISE, level.shape[:2]).astype(np.float32)[..., None]
-        return np.clip(np.rint(level), 0, 255).astype(np.uint8)
+        return np.asarray(np.clip(np.rint(level), 0, 255), np.uint8)
 
 
 class SimulatedCamera:

@@ -129,7 +129,7 @@ def report(session: Annotated[Path, typer.Argument(help="A session folder.", met
     from nca_edge.report import write_report
     from nca_edge.session import Session
 
-    with Session.open(session) as opened:
+    with Session.open(session, read_only=True) as opened:
         opened.export()
     typer.echo(write_report(session))
 

@@ -38,7 +38,7 @@ class Count:
 
     def undo(self) -> str | None:
         """Take back the newest field that counts; its name, or None where there is none."""
-        names = [field.name for field in self._session.fields()]
+        names = [field.name for field in self._session.fields() if not field.voided]
         if not names:
             return None
         self._session.void_field(names[-1], self._operator)
@@ -47,7 +47,7 @@ class Count:
 
     def _refresh(self) -> None:
         facts = self._session.facts
-        self.table: Differential = differential(self._session.cells(), facts.classes, facts.groups)
+        self.table: Differential = differential(self._session.verdicts(), facts.classes, facts.groups)
         """The running differential."""
-        self.fields: int = sum(1 for _ in self._session.fields())
+        self.fields: int = sum(not field.voided for field in self._session.fields())
         """Fields that are committed and not taken back."""

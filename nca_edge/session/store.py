@@ -5,17 +5,28 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
 from nca_edge.errors import UsageError
 from nca_edge.records import CellReading, Image8, Reading, RunFacts
-from nca_edge.session import derived
-from nca_edge.session.database import DATABASE, create_database, encode, insert, now, open_database
+from nca_edge.session import audit, derived
+from nca_edge.session.audit import now
+from nca_edge.session.database import (
+    DATABASE,
+    create_database,
+    encode,
+    insert,
+    open_database,
+    read_database,
+    require_database,
+)
+from nca_edge.session.digests import bytes_digest, field_digest
 from nca_edge.session.faults import storage
 from nca_edge.session.files import (
     CELLS,
+    KINDS,
     pack_maps,
     picture_path,
     pictures,
@@ -24,25 +35,29 @@ from nca_edge.session.files import (
     unpack_maps,
     write_pictures,
 )
+from nca_edge.session.ledger import State
+from nca_edge.session.lock import FolderLock
+from nca_edge.session.people import SlideFacts
 from nca_edge.session.rows import CellRow, FieldRow, cell_row, field_row, run_facts
+from nca_edge.session.signing import Signing
 
 FIELDS = "SELECT *, (SELECT count(*) FROM cell WHERE cell.field = field.number) AS n_cells FROM field ORDER BY number"
 CELLS_OF_FIELD = """SELECT cell, x, y, w, h, border, score, model_label, confidence, unsure, counted, probabilities_json,
-    explained_label, logit, bias_share, epsilon_share, top_channels_json FROM cell WHERE field = ? ORDER BY cell"""
+    explained_label, logit, bias_share, epsilon_share, top_channels_json, measures_json, verdict.label AS human_label, given_by
+    FROM cell LEFT JOIN verdict USING (field, cell) WHERE field = ? ORDER BY cell"""
 FIXED = ("bundle", "bundle_sha256", "backend", "precision", "threads", "um_per_px")
 """Facts that must not change while a session lasts."""
 
 
-class Session:
+class Session(Signing):
     """One session folder. Make it with ``Session.create`` or ``Session.open``; it is a context manager.
 
     Every method raises StorageError, one sentence, where the disk or the database fails.
     """
 
-    def __init__(self, folder: Path, connection: sqlite3.Connection) -> None:
-        self.folder = folder
-        """The session folder, as given."""
-        self._db = connection
+    def __init__(self, folder: Path, connection: sqlite3.Connection, held: ExitStack, read_only: bool = False) -> None:
+        super().__init__(folder, connection, read_only)
+        self._held = held
         row = connection.execute("SELECT * FROM session").fetchone()
         self.facts: RunFacts = run_facts(row)
         """What was fixed at its creation."""
@@ -54,45 +69,51 @@ class Session:
         """Version of nca-edge that created it."""
 
     @classmethod
-    def create(cls, folder: Path, facts: RunFacts) -> Session:
+    def create(cls, folder: Path, facts: RunFacts, slide: SlideFacts | None = None) -> Session:
         """Begin a session in ``folder``, which is made if it is not there.
 
         Raises
         ------
         UsageError
-            The folder already holds a session, or files that a session would overwrite.
+            The folder already holds a session, or files that a session would overwrite; or ``slide`` cannot be kept.
         """
+        cleaned = (slide or SlideFacts()).cleaned()
         if folder.exists() and not folder.is_dir():
             raise UsageError(f"{folder} is a file, not a folder: give another folder to --out.")
-        with storage(folder):
+        with storage(folder), ExitStack() as undo:
             _refuse_foreign_files(folder)
             (folder / CELLS).mkdir(parents=True, exist_ok=True)
-            session = cls._of(folder, create_database(folder, facts))
+            undo.callback(FolderLock(folder).release)
+            connection = create_database(folder, facts, cleaned)
+            undo.callback(connection.close)
+            session = cls(folder, connection, undo.pop_all())
             sync_folder(folder)
             sync_folder(folder.absolute().parent)
             return session
 
     @classmethod
-    def open(cls, folder: Path) -> Session:
-        """Open a session to resume, report or export it.
+    def open(cls, folder: Path, read_only: bool = False) -> Session:
+        """Open a session to go on with it, or, ``read_only``, to report and export it.
+
+        One process at a time can write; any number can read beside it, also from a disk that nothing can be written to.
 
         Raises
         ------
         UsageError
             The folder holds no session.
         StorageError
-            It was written by a newer version, is damaged, or cannot be read and written.
+            Another process has it open for writing (its id is named), it was written by a newer version, is damaged, or
+            cannot be read.
         """
-        with storage(folder):
-            return cls._of(folder, open_database(folder))
-
-    @classmethod
-    def _of(cls, folder: Path, connection: sqlite3.Connection) -> Session:
-        with ExitStack() as undo:
-            undo.callback(connection.close)
-            session = cls(folder, connection)
-            undo.pop_all()
-        return session
+        with storage(folder), ExitStack() as undo:
+            if read_only:
+                connection = read_database(folder, undo)
+            else:
+                require_database(folder)
+                undo.callback(FolderLock(folder).release)
+                connection = open_database(folder)
+                undo.callback(connection.close)
+            return cls(folder, connection, undo.pop_all(), read_only)
 
     def require(self, facts: RunFacts) -> None:
         """Refuse to go on with another model, backend, precision, number of threads or scale than the session began with.
@@ -115,21 +136,33 @@ class Session:
         """Save one field with all its cells. When this returns, they survive a power cut.
 
         A field whose name was committed before is skipped, so that a cell is never counted twice. The order is: write lock
-        (no other process can be given the same field number), pictures on the disk, rows, COMMIT. Pictures of a commit that
+        (no other thread can be given the same field number), pictures on the disk, rows, COMMIT. Pictures of a commit that
         did not end are overwritten by the next field, which gets the same number.
+
+        Raises
+        ------
+        UsageError
+            The session is signed, amended or abandoned.
         """
         name = encode(reading.field)
         with storage(self.folder), self._transaction():
             if self._db.execute("SELECT 1 FROM field WHERE name = CAST(? AS TEXT)", (name,)).fetchone():
                 return
             number = int(self._db.execute("SELECT coalesce(max(number), 0) + 1 FROM field").fetchone()[0])
+            self._require_state("given more fields", State.OPEN, State.COUNTING, State.REVIEW)
+            drawn = [pictures(cell) for cell in reading.cells]
             contents = {
-                picture_path(number, cell.cell, kind): png for cell in reading.cells for kind, png in pictures(cell).items()
+                picture_path(number, cell.cell, kind): png
+                for cell, kinds in zip(reading.cells, drawn, strict=True)
+                for kind, png in kinds.items()
             }
             write_pictures(self.folder, contents)
             insert(self._db, "field", {"number": number, "name": name, "committed_at": now()} | _field_columns(reading))
-            for cell in reading.cells:
-                insert(self._db, "cell", {"field": number} | _cell_columns(cell))
+            for cell, kinds in zip(reading.cells, drawn, strict=True):
+                digest = bytes_digest(kinds[kind] for kind in KINDS)
+                insert(self._db, "cell", {"field": number, "pictures_sha256": digest} | _cell_columns(cell))
+            self._enter(State.COUNTING)
+            self._log(audit.SOFTWARE, "committed", {"field": number, "sha256": field_digest(self._db, number)})
 
     def fields_done(self) -> set[str]:
         """Names of the committed fields, also those that were rejected or failed."""
@@ -165,29 +198,14 @@ class Session:
 
     def close(self) -> None:
         """Close the database; the last to close it leaves one file, session.db, without a log beside it."""
-        with storage(self.folder):
-            self._db.close()
+        with self._turn, storage(self.folder):
+            self._held.close()
 
     def __enter__(self) -> Session:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._db.execute("COMMIT")
-        finally:
-            if self._db.in_transaction:
-                self._db.rollback()
-
-    def _rows(self, query: str, *values: int) -> list[sqlite3.Row]:
-        # All at once: an open cursor would keep SQLite from emptying its log while cells are still being committed.
-        with storage(self.folder):
-            return self._db.execute(query, values).fetchall()
 
 
 def _refuse_foreign_files(folder: Path) -> None:

@@ -34,6 +34,7 @@ from nca_edge.records import (
     Scale,
 )
 from nca_edge.session import Session, TopChannel
+from nca_edge.session import audit as audit_module
 from nca_edge.session import database as database_module
 from nca_edge.session import files as files_module
 from nca_edge.session import store as store_module
@@ -163,7 +164,7 @@ def test_the_database_is_set_to_survive_a_power_cut(tmp_path: Path) -> None:
         settings = [
             session._db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous", "user_version")
         ]
-    assert settings == ["wal", 2, 1]
+    assert settings == ["wal", 2, 2]
     assert sorted(path.name for path in (tmp_path / "s").iterdir()) == ["cells", "session.db"]
 
 
@@ -228,8 +229,8 @@ def test_what_is_no_session_is_refused_and_left_alone(tmp_path: Path) -> None:
 
 def test_a_session_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     with session_in(tmp_path) as session:
-        session._db.execute("PRAGMA user_version = 2")
-    with pytest.raises(StorageError, match=r"newer nca-edge \(format 2, this one reads 1\): update nca-edge"):
+        session._db.execute("PRAGMA user_version = 3")
+    with pytest.raises(StorageError, match=r"newer nca-edge \(format 3, this one reads 2\): update nca-edge"):
         Session.open(tmp_path / "s")
 
 
@@ -278,7 +279,7 @@ def test_pictures_are_durable_before_the_row_that_names_them(tmp_path: Path, mon
         session._db.set_trace_callback(None)
     written = [event for event in events if not event.startswith("SELECT")]
     assert written == ["BEGIN IMMEDIATE"] + ["fsync"] * 3 + ["replace"] * 3 + ["fsync"] + [
-        "INSERT INTO field", "INSERT INTO cell", "COMMIT",
+        "INSERT INTO field", "INSERT INTO cell", "UPDATE session SET state = 'COUNTING'", "INSERT INTO audit VALUES", "COMMIT",
     ]  # fmt: skip
 
 
@@ -387,15 +388,16 @@ def test_faults_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     assert "\n" not in str(caught.value)
 
 
-def test_a_second_writer_waits_and_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_program_at_the_database_is_waited_for_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database_module, "BUSY_S", 0.05)
-    with session_in(tmp_path) as one, Session.open(tmp_path / "s") as two:
-        with one._transaction(), pytest.raises(StorageError, match="Another program is writing"):
-            two.commit(reading("a.png", cell(shade=10)))
+    with session_in(tmp_path) as session:
+        other = sqlite3.connect(tmp_path / "s/session.db", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StorageError, match="Another program is writing"):
+            session.commit(reading("a.png", cell(shade=10)))
         assert not list((tmp_path / "s/cells").iterdir())
-        two.commit(reading("a.png", cell(shade=10)))
-        one.commit(reading("b.png", cell(shade=90)))
-        assert [(row.field, image(one, row.crop)[0, 0, 0]) for row in one.cells()] == [("a.png", 10), ("b.png", 90)]
+        other.close()
+        session.commit(reading("a.png", cell(shade=10)))
 
 
 def planned() -> list[Reading]:
@@ -480,7 +482,8 @@ def test_the_derived_files_are_exact(tmp_path: Path) -> None:
 def test_the_same_input_gives_the_same_bytes_at_another_time_and_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     contents = []
     for place, clock in (("a", "1999-01-01T00:00:00+00:00"), ("b/c", "2026-01-01T00:00:00+00:00")):
-        monkeypatch.setattr(database_module, "now", lambda clock=clock: clock)
+        for module in (database_module, audit_module):
+            monkeypatch.setattr(module, "now", lambda clock=clock: clock)
         monkeypatch.setattr(store_module, "now", lambda clock=clock: clock)
         with Session.create(tmp_path / place, FACTS) as session:
             for plan in planned():
