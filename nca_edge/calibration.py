@@ -7,8 +7,8 @@ Two files side by side. ``NAME.json``::
      "white": [R, G, B], "light": "NAME.light.png", "light_sha256": HASH, "settings": {of the camera},
      "notice": "Research use only. ..."}
 
-``NAME.light.png``: RGB, 8 bits, what the camera sees of an empty slide, reduced (it is smooth), of any size. ``um_per_px`` is of
-a frame of ``size``; null where the red cells did not tell it. A session keeps the whole of it, the picture as base64.
+``NAME.light.png``: RGB, 8 bits, what the camera sees of an empty slide, reduced (it is smooth), of any size. ``um_per_px`` is
+of a frame of ``size``; null where the red cells did not tell it. A session keeps the whole of it, the picture as base64.
 """
 
 from __future__ import annotations

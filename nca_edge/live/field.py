@@ -26,6 +26,7 @@ class Analyst:
         self._um_per_px = um_per_px
         self._calibration = calibration
         self._gain: Image32 | None = None
+        self._refused = -1
         self._scales: deque[float] = deque(maxlen=SCALES)
 
     def known(self, scales: list[float]) -> None:
@@ -38,13 +39,16 @@ class Analyst:
         Returns
         -------
         (reading, answer)
-            The field with its fresh cells, to be stored; None for a field that shows nothing new or is out of focus: neither is
-            a result, since the operator stands before it and mends it.
+            The field with its fresh cells, to be stored. None for one that is out of focus: the operator stands before it and
+            mends it. Otherwise refused, it is a result, once in a rest.
         """
         reading = read_field(Frame(name, self.flat(rgb)), self._classifier, self._um_per_px, list(self._scales))
         if not reading.accepted:
             blurred = any(reason.startswith("out of focus") for reason in reading.reasons)
-            return (None, "blurred") if blurred else (reading, "rejected")
+            if blurred:
+                return None, "blurred"
+            again, self._refused = look.rest == self._refused, look.rest
+            return None if again else reading, "rejected"
         if reading.scale is not None and reading.scale.source == "red_cells":
             self._scales.append(reading.scale.um_per_px)
         if look.position is None:

@@ -19,6 +19,10 @@ GRID_PX = 160
 """Long side of the small picture, at least; below twice this."""
 FOCUS_PX = 640
 """Long side at which sharpness is measured, at least; below twice this."""
+DARK = 40
+"""Grey level that the brightest hundredth of a frame with light exceeds, as the quality gate has it."""
+EMPTY = 0.01
+"""Contrast of nothing but noise, at most: 0.002 of a blank field of a quiet sensor, 0.05 and more of fields with cells."""
 LEAST_OVERLAP = 0.08
 """Share of a frame that two frames must have in common to be compared."""
 
@@ -38,7 +42,7 @@ class Glance:
     focus: float
     """Share of fine detail, 0..1; compare within one place only."""
     contrast: float
-    """Standard deviation of ``small``: below about 0.01 there is nothing to tell a place by."""
+    """Standard deviation of ``small``: below ``EMPTY`` there is nothing to tell a place by; 0 of a dark frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +80,9 @@ def glance(rgb: Image8) -> Glance:
     sums[0, 1:, 1:] = small.cumsum(0, np.float64).cumsum(1)
     sums[1, 1:, 1:] = (small**2).cumsum(0, np.float64).cumsum(1)
     spectrum = fft.rfft2(small, padded(small.shape)).astype(np.complex64)
-    return Glance(small, factor, spectrum, sums, _focus(np.asarray(middle, np.float32)), float(small.std()))
+    dark = float(np.percentile(rgb[::8, ::8].max(axis=2), 99)) < DARK  # what is left then is noise
+    contrast = 0.0 if dark else float(small.std())
+    return Glance(small, factor, spectrum, sums, _focus(np.asarray(middle, np.float32)), contrast)
 
 
 def padded(shape: tuple[int, ...]) -> tuple[int, int]:
