@@ -131,7 +131,7 @@ class Watcher:
             return Look("seen", False, self._rest, now, self._position)
         if self._position is None:
             self._position = self.chart.new_sheet()
-        self._asked = self._rest
+        self._asked, self._answer = self._rest, None
         return Look("new", True, self._rest, now, self._position)
 
     def _known(self, now: Glance) -> FieldState | None:
