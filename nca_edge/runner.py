@@ -70,7 +70,7 @@ def run(request: RunRequest, show: Callable[[Reading, int, int], None], say: Cal
     if request.out is not None and request.session is not None:
         raise UsageError("--out begins a session and --session goes on with one: give one of them.")
     paths = list_images(request.source)  # once: what appears in the folder from now on belongs to the next call
-    with _open(request) as (session, classifier):
+    with open_session(request) as (session, classifier):
         interrupted = False
         try:
             say(f"session: {session.folder}")
@@ -90,7 +90,7 @@ def run(request: RunRequest, show: Callable[[Reading, int, int], None], say: Cal
             say(f"What was read is kept; go on with: {_resume_command(request, session)}")
         watchdog.stopping()
         try:
-            return _finish(session, interrupted)
+            return finish(session, interrupted)
         except KeyboardInterrupt:
             say(f"The report was not written; write it with: {shlex.join(['nca-edge', 'report', str(session.folder)])}")
             raise
@@ -118,7 +118,7 @@ def _readings(
             return
 
 
-def _finish(session: Session, interrupted: bool) -> RunOutcome:
+def finish(session: Session, interrupted: bool) -> RunOutcome:
     """Write what is derived from the database, and count; a source that was read to its end ends the count."""
     if not interrupted and session.state is State.COUNTING:
         session.begin_review()
@@ -139,10 +139,11 @@ def _resume_command(request: RunRequest, session: Session) -> str:
     return shlex.join(words)
 
 
-class _open:
+class open_session:
     """The session with the classifier it is bound to, closed at the end."""
 
-    def __init__(self, request: RunRequest) -> None:
+    def __init__(self, request: RunRequest, slide: SlideFacts | None = None) -> None:
+        """``slide``: what is kept of a new session; None: its target alone."""
         choice, um_per_px = request.choice, request.um_per_px
         if request.session is not None:
             self.session = Session.open(request.session)
@@ -161,7 +162,7 @@ class _open:
         else:
             self.classifier = load(choice)
             folder = request.out or _free_folder(request.source)
-            self.session = Session.create(folder, self.classifier.facts(um_per_px), SlideFacts(target=request.target))
+            self.session = Session.create(folder, self.classifier.facts(um_per_px), slide or SlideFacts(target=request.target))
 
     def __enter__(self) -> tuple[Session, Classifier]:
         return self.session, self.classifier
