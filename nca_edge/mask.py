@@ -59,7 +59,7 @@ def cell_mask(state: Image32, crop: Image32) -> Image8:
     image = crop if m == n else resize(crop, m, m)
     mask = np.zeros((m, m), np.uint8)
     component = cell_component(state).astype(np.float32)
-    start = central(component > otsu(component))
+    start = central(component > otsu(component)) if component.any() else component > 0
     if start.any() and float(np.ptp(image)) > 0:
         cell = central(resize(_refined(start, resize(image, SIDE, SIDE)), m, m) > 0)
         cell = central(opened(cell, max(1, round(ARM * m))))
@@ -86,7 +86,7 @@ def cell_component(state: Image32) -> NDArray[np.float64]:
     (grid, grid) float64
     """
     grid, _, channels = state.shape
-    if not np.isfinite(state).all():
+    if not np.isfinite(state).all() or not np.ptp(state, axis=(0, 1)).any():
         return np.zeros((grid, grid))
     values = state.reshape(-1, channels).astype(np.float64)
     values -= values.mean(0)
