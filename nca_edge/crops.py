@@ -6,23 +6,27 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from nca_edge import RESEARCH_USE
+from nca_edge import RESEARCH_USE, crop_files
 from nca_edge.camera import list_images, read_image
 from nca_edge.classifier import Classifier, ModelChoice, load
-from nca_edge.errors import InputError, StorageError, UsageError
+from nca_edge.crop_files import Wishes
+from nca_edge.errors import InputError, UsageError
 from nca_edge.evaluate import Evaluation, Judged, Vocabulary, score
 from nca_edge.labelled import LabelledImage, half, read_labelled
 from nca_edge.pipeline import CropReading, read_crop
 from nca_edge.records import Explanation
 
 
-def classify(images: list[Path], choice: ModelChoice, um_per_px: float | None, masks: Path | None) -> Iterator[dict[str, Any]]:
+def classify(
+    images: list[Path],
+    choice: ModelChoice,
+    um_per_px: float | None,
+    wishes: Wishes = Wishes(),  # noqa: B008  (frozen)
+) -> Iterator[dict[str, Any]]:
     """Name each image, in the order given; a folder stands for the images in it.
 
     Yields
@@ -30,63 +34,25 @@ def classify(images: list[Path], choice: ModelChoice, um_per_px: float | None, m
     As DESIGN section 5 has it: ``file, label, confidence, ...``; for a file that failed ``file, error``.
     """
     listed = [path for given in images for path in (list_images(given) if os.path.isdir(given) else [given])]
-    if masks is not None:
-        _check_masks(listed, masks)
+    crop_files.check(listed, wishes)
     classifier = load(choice)
-    if masks is not None:
-        _make_folder(masks)
+    classifier.check(wishes.asked)
+    crop_files.make_folders(wishes)
     for given in listed:
         try:
-            reading = read_crop(read_image(given), classifier, um_per_px)
+            reading = read_crop(read_image(given), classifier, um_per_px, asked=wishes.asked)
         except InputError as error:
             yield {"file": str(given), "error": _reason(given, error)}
             continue
         if reading.explanation is None:
             raise RuntimeError("read_crop explains unless told otherwise")
-        if masks is not None:
-            _write_mask(reading.explanation, _mask_path(masks, given))
+        crop_files.write(given, reading, classifier, wishes)
         yield _row(given, reading, reading.explanation)
 
 
 def _reason(path: Path, error: InputError) -> str:
     """The sentence without the file's name, which stands beside it wherever it is shown."""
     return str(error).removeprefix(f"{path.name}: ")
-
-
-def _mask_path(masks: Path, image: Path) -> Path:
-    return masks / f"{image.stem}.png"
-
-
-def _check_masks(images: list[Path], masks: Path) -> None:
-    """Refuse masks that would overwrite each other or an image."""
-    if not masks.is_dir() and masks.exists():
-        raise UsageError(f"--masks {masks}: is a file; give a folder.")
-    # without regard to case: on a USB stick A.png and a.png are one file
-    stems = Counter(path.stem.casefold() for path in {os.path.realpath(image): image for image in images}.values())
-    for image in images:
-        if stems[image.stem.casefold()] > 1:
-            raise UsageError(f"--masks: {image.stem!r} is the stem of more than one image; classify them in separate calls.")
-        mask = _mask_path(masks, image)
-        if image.exists() and mask.exists() and mask.samefile(image):
-            raise UsageError(
-                f"--masks {masks}: the mask of {image.name} would overwrite the image itself; choose another folder."
-            )
-
-
-def _make_folder(masks: Path) -> None:
-    try:
-        masks.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(
-            f"--masks {masks}: cannot be made ({error.strerror}); choose a folder that can be written."
-        ) from error
-
-
-def _write_mask(explanation: Explanation, path: Path) -> None:
-    try:
-        Image.fromarray(explanation.mask).save(path)
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be written ({error.strerror}); choose another --masks folder.") from error
 
 
 def _row(given: Path, reading: CropReading, explanation: Explanation) -> dict[str, Any]:
@@ -98,8 +64,17 @@ def _row(given: Path, reading: CropReading, explanation: Explanation) -> dict[st
         "top_channels": [
             {"channel": c.channel, "relevance": round(c.relevance, 6), "peak": list(c.peak)} for c in explanation.top_channels
         ],
+        "explained": explanation.label, "against": explanation.against, "logit": _rounded(explanation.logit),
+        "bias_share": _rounded(explanation.bias_share), "epsilon_share": _rounded(explanation.epsilon_share),
+        "outside_share": _rounded(explanation.outside_share),
+        "rests_on_background": crop_files.flag(reading) is not None,
+        "measures": {name: _rounded(value) for name, value in asdict(explanation.measures).items()},
         "um_per_px": round(reading.scale.um_per_px, 6), "scale_source": reading.scale.source,
     }  # fmt: skip
+
+
+def _rounded(value: Any) -> Any:
+    return round(value, 6) + 0.0 if isinstance(value, float) else value
 
 
 @dataclass(frozen=True, slots=True)
