@@ -12,13 +12,14 @@ from typing import Any
 
 from nca_edge import RESEARCH_USE, crop_files
 from nca_edge.camera import list_images, read_image
-from nca_edge.classifier import Classifier, ModelChoice, load
+from nca_edge.classifier import ModelChoice, load
 from nca_edge.crop_files import Wishes
 from nca_edge.errors import InputError, UsageError
 from nca_edge.evaluate import Evaluation, Judged, Vocabulary, score
 from nca_edge.labelled import LabelledImage, half, read_labelled
 from nca_edge.pipeline import CropReading, read_crop
 from nca_edge.records import Explanation
+from nca_edge.trust import STABLE_CELLS, Auditor, Trust, trust_text
 
 
 def classify(
@@ -87,6 +88,8 @@ class EvaluateRequest:
     """Data label -> class, group, or None to leave it out."""
     fold: str | None
     """Only this fold (``3``) or this half of it (``3b``); None: all."""
+    explanations: bool = False
+    """Also how far the explanations can be trusted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +107,8 @@ class EvaluateOutcome:
     """Label that means nothing to the model -> images."""
     scale_sources: dict[str, int]
     """How the scale of so many crops was known."""
+    trust: Trust | None = None
+    """Of the explanations; None where it was not asked for."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain dict."""
@@ -111,6 +116,7 @@ class EvaluateOutcome:
             "model": self.model, "manifest_sha256": self.manifest_sha256, "backend": self.backend,
             "precision": self.precision, **self.result.to_json(),
             "failures": list(self.failures), "skipped": self.skipped, "scale_sources": self.scale_sources,
+            **({} if self.trust is None else {"explanations": self.trust.to_json()}),
             "notice": RESEARCH_USE,
         }  # fmt: skip
 
@@ -137,15 +143,19 @@ def evaluate(request: EvaluateRequest, choice: ModelChoice, progress: Callable[[
     judged: list[Judged] = []
     failures: list[str] = []
     sources: Counter[str] = Counter()
+    auditor = Auditor(classifier, choice, len(chosen) // STABLE_CELLS) if request.explanations else None
     for done, image in enumerate(chosen, start=1):
         try:
-            reading = _judge(request.data / image.file, classifier, request.um_per_px)
+            image8 = read_image(request.data / image.file)
+            reading = read_crop(image8, classifier, request.um_per_px, explain=auditor is not None)
         except InputError as error:
             failures.append(f"{image.file}: {_reason(Path(image.file), error)}")
         else:
             p = reading.prediction
             judged.append(Judged(image.file, vocabulary.truth_of[image.label], *vocabulary.answer(p), p.unsure))
             sources[reading.scale.source] += 1
+            if auditor is not None:
+                auditor.add(reading, judged[-1].truth == judged[-1].answer)
         progress(done, len(chosen))
     if failures and not judged:
         raise InputError(f"{request.data}: none of the {len(failures)} images could be read; the first: {failures[0]}")
@@ -159,6 +169,7 @@ def evaluate(request: EvaluateRequest, choice: ModelChoice, progress: Callable[[
         tuple(failures),
         dict(skipped),
         dict(sources),
+        None if auditor is None else auditor.result(),
     )
 
 
@@ -168,10 +179,6 @@ def _of_fold(listed: list[LabelledImage], fold: str) -> list[LabelledImage]:
         raise UsageError(f"--fold {fold}: give a number, or a number and a half, such as 3 or 3b.")
     number, wanted = int(given[1]), given[2] or "ab"
     return [image for image in listed if image.fold == number and half(image.file) in wanted]
-
-
-def _judge(path: Path, classifier: Classifier, um_per_px: float | None) -> CropReading:
-    return read_crop(read_image(path), classifier, um_per_px, explain=False)
 
 
 def evaluation_text(outcome: EvaluateOutcome) -> str:
@@ -198,4 +205,5 @@ def evaluation_text(outcome: EvaluateOutcome) -> str:
         f"{name:<{width}}" + "".join(f"{v:>6}" for v in row) + f"   {i + 1}"
         for i, (name, row) in enumerate(zip(r.labels, r.confusion, strict=True))
     ]
+    lines += [] if outcome.trust is None else ["", trust_text(outcome.trust)]
     return "\n".join([*lines, "", RESEARCH_USE])

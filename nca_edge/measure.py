@@ -103,19 +103,31 @@ def circularity(region: NDArray[np.bool_]) -> float:
 def outside_share(channels: tuple[ChannelRelevance, ...], mask: Image8) -> float | None:
     """Share of the positive relevance of some channels whose peak lies outside the cell, 0..1.
 
+    A peak is a cell of the automaton's grid, 0.8 um wide in the shipped model: it lies outside where no part of it is in the
+    mask.
+
     Parameters
     ----------
     channels : their peaks in px of the mask
-    mask : (height, width) uint8
+    mask : (n, n) uint8
 
     Returns
     -------
     None where nothing is outlined or no channel speaks for the class
     """
-    spoke = [(c.relevance, bool(mask[c.peak[1], c.peak[0]] >= CELL)) for c in channels if c.relevance > 0]
-    if not spoke or not mask.any():
+    speaking = [c for c in channels if c.relevance > 0]
+    if not speaking or not mask.any():
         return None
-    return sum(relevance for relevance, inside in spoke if not inside) / sum(relevance for relevance, _ in spoke)
+    outside = sum(c.relevance for c in speaking if not peak_touches(c, mask))
+    return outside / sum(c.relevance for c in speaking)
+
+
+def peak_touches(channel: ChannelRelevance, mask: Image8) -> bool:
+    """Whether some part of the grid cell in which a channel peaks lies in the mask."""
+    px = len(mask) / len(channel.map)
+    first = [int(at / px) for at in channel.peak]
+    columns, rows = (slice(int(at * px), math.ceil((at + 1) * px)) for at in first)
+    return bool((mask[rows, columns] >= CELL).any())
 
 
 def rests_on_background(share: float | None) -> bool:

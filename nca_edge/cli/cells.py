@@ -113,6 +113,9 @@ def evaluate(
     fold: Annotated[
         str | None, typer.Option(help="Only this fold of the manifest, or half of it: 3 or 3b.", metavar="K")
     ] = None,
+    explanations: Annotated[
+        bool, typer.Option("--explanations", help="Also: deletion curves, where relevance peaks, which channels stay.")
+    ] = False,
     model: Model = None,
     backend: Backend = BackendName.auto,
     precision: Precision = PrecisionName.fp32,
@@ -123,7 +126,7 @@ def evaluate(
     from nca_edge import crops
 
     check_scale(um_per_px)
-    request = crops.EvaluateRequest(data, um_per_px, _read_map(map_file), fold)
+    request = crops.EvaluateRequest(data, um_per_px, _read_map(map_file), fold, explanations)
     outcome = crops.evaluate(request, choice(model, backend, precision, threads), bar)
     for failure in outcome.failures:
         say(failure)
