@@ -1,9 +1,11 @@
-"""Size and shape of a cell by its mask, in micrometres; what the mask cannot tell is None, with the reason beside it."""
+"""Size and shape of a cell by its mask, in micrometres; what the mask cannot tell is None, with the reason beside it. A base
+module like records: anybody may import it.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -133,3 +135,12 @@ def peak_touches(channel: ChannelRelevance, mask: Image8) -> bool:
 def rests_on_background(share: float | None) -> bool:
     """Whether most of what spoke for the class lies outside the cell."""
     return share is not None and share > FLAG_ABOVE
+
+
+def kept(explanation: Explanation) -> dict[str, float | bool | str]:
+    """What a session keeps of the measures and of where the relevance lies: name -> value, without what is not known."""
+    values = {**asdict(explanation.measures), "outside_share": explanation.outside_share}
+    known = {
+        name: round(value, 6) if isinstance(value, float) else value for name, value in values.items() if value is not None
+    }
+    return {**known, "rests_on_background": rests_on_background(explanation.outside_share)}

@@ -53,6 +53,7 @@ CREATE TABLE cell (
     bias_share         REAL NOT NULL,
     epsilon_share      REAL NOT NULL,
     top_channels_json  TEXT NOT NULL,
+    measures_json      TEXT NOT NULL DEFAULT '{}',    -- further measures of the cell, name -> number, truth value or text
     maps_png           BLOB,                  -- grey PNG, the maps of the first channels one under the other; last column:
                                               -- SQLite does not read it from disk where it is not asked for
     PRIMARY KEY (field, cell)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sqlite3
 from dataclasses import dataclass
+from typing import Any
 
 from nca_edge.records import Box, RunFacts
 from nca_edge.session.files import picture_path
@@ -90,6 +92,8 @@ class CellRow:
     """Micrometres per pixel of the field."""
     scale_source: str | None
     """As ``records.Scale.source``."""
+    measures: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Further measures, name -> number, truth value or text."""
 
     @property
     def crop(self) -> str:
@@ -145,6 +149,7 @@ def cell_row(row: sqlite3.Row, field: FieldRow) -> CellRow:
         focus=field.focus,
         um_per_px=field.um_per_px,
         scale_source=field.scale_source,
+        measures=json.loads(row["measures_json"]),
     )
 
 

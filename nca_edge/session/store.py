@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 from nca_edge.errors import UsageError
+from nca_edge.measure import kept
 from nca_edge.records import CellReading, Image8, Reading, RunFacts
 from nca_edge.session import derived
 from nca_edge.session.database import DATABASE, create_database, encode, insert, now, open_database
@@ -28,7 +29,7 @@ from nca_edge.session.rows import CellRow, FieldRow, cell_row, field_row, run_fa
 
 FIELDS = "SELECT *, (SELECT count(*) FROM cell WHERE cell.field = field.number) AS n_cells FROM field ORDER BY number"
 CELLS_OF_FIELD = """SELECT cell, x, y, w, h, border, score, model_label, confidence, unsure, counted, probabilities_json,
-    explained_label, logit, bias_share, epsilon_share, top_channels_json FROM cell WHERE field = ? ORDER BY cell"""
+    explained_label, logit, bias_share, epsilon_share, top_channels_json, measures_json FROM cell WHERE field = ? ORDER BY cell"""
 FIXED = ("bundle", "bundle_sha256", "backend", "precision", "threads", "um_per_px")
 """Facts that must not change while a session lasts."""
 
@@ -245,5 +246,6 @@ def _cell_columns(cell: CellReading) -> dict[str, object]:
         "bias_share": float(why.bias_share),
         "epsilon_share": float(why.epsilon_share),
         "top_channels_json": json.dumps(tops),
+        "measures_json": json.dumps(kept(why)),
         "maps_png": pack_maps(why.top_channels),
     }
