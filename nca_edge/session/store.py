@@ -29,7 +29,8 @@ from nca_edge.session.rows import CellRow, FieldRow, cell_row, field_row, run_fa
 
 FIELDS = "SELECT *, (SELECT count(*) FROM cell WHERE cell.field = field.number) AS n_cells FROM field ORDER BY number"
 CELLS_OF_FIELD = """SELECT cell, x, y, w, h, border, score, model_label, confidence, unsure, counted, probabilities_json,
-    explained_label, logit, bias_share, epsilon_share, top_channels_json, measures_json FROM cell WHERE field = ? ORDER BY cell"""
+    explained_label, logit, bias_share, epsilon_share, top_channels_json, measures_json
+    FROM cell WHERE field = ? ORDER BY cell"""
 FIXED = ("bundle", "bundle_sha256", "backend", "precision", "threads", "um_per_px")
 """Facts that must not change while a session lasts."""
 
