@@ -466,7 +466,8 @@ def test_the_derived_files_are_exact(tmp_path: Path) -> None:
         '{"channel": 1, "relevance": -2.5, "peak": [4, 2]}, {"channel": 0, "relevance": -3.5, "peak": [5, 2]}], '
         '"mask": "cells/000001-001.mask.png", "crop": "cells/000001-001.crop.png", "overlay": "cells/000001-001.overlay.png", '
         '"focus": 12.345679, "um_per_px": 0.1, "scale_source": "red_cells", "outside_share": 0.25, '
-        '"rests_on_background": false, "measures": {"area_um2": 12.5, "equivalent_diameter_um": null, "circularity": null, "nucleus_area_um2": null, '
+        '"rests_on_background": false, '
+        '"measures": {"area_um2": 12.5, "equivalent_diameter_um": null, "circularity": null, "nucleus_area_um2": null, '
         '"nucleus_share": null, "nucleus_cytoplasm_ratio": null, "reason": "no nucleus was told apart"}}\n'
     )
     assert (tmp_path / "s/fields.jsonl").read_text() == (
