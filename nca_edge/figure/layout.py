@@ -66,14 +66,20 @@ def figure(case: Case) -> Image.Image:
     """The whole figure, RGB, ``WIDTH`` px wide."""
     relevance = relevance_rows(case.shown.explanation)
     probabilities = sorted(case.prediction.probabilities.items(), key=lambda item: -item[1])
-    height = TABLES + 60 + LINE * max(len(relevance) + 1, len(probabilities), 13) + 50
+    height = TABLES + 45 + LINE * max(len(relevance) + 1, len(probabilities), 13) + 50
     image = Image.new("RGB", (WIDTH, height), "white")
     draw = ImageDraw.Draw(image)
     _heading(draw, case)
     _pictures(image, draw, case)
     _maps(image, draw, case.shown.explanation)
     bars(draw, (MARGIN, TABLES), _relevance_title(case.shown.explanation), relevance)
-    bars(draw, (MARGIN + 500, TABLES), "Probability of each class", [(named(name), p) for name, p in probabilities])
+    bars(
+        draw,
+        (MARGIN + 500, TABLES),
+        "Probability of each class",
+        [(named(name), 100 * p) for name, p in probabilities],
+        "{:.1f} %",
+    )
     _measures(draw, (MARGIN + 1000, TABLES), case)
     write(draw, (MARGIN, height - 32), f"{RESEARCH_USE} Model {case.model}.", 17, SOFT)
     return image
@@ -129,7 +135,7 @@ def _pictures(image: Image.Image, draw: Pen, case: Case) -> None:
 
 
 def _maps(image: Image.Image, draw: Pen, explanation: Explanation) -> None:
-    left = MARGIN + 2 * (PICTURE + GAP) + 25
+    left = MARGIN + 2 * (PICTURE + GAP) + 10
     write(draw, (left, TOP - 26), f"The {len(explanation.top_channels)} channels of most relevance, after the last step", 18)
     maps = np.stack([stretch(c.map) for c in explanation.top_channels])
     captions = [caption(c.channel, c.relevance) for c in explanation.top_channels]

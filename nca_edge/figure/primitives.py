@@ -60,7 +60,7 @@ def key(draw: Pen, at: tuple[int, int], colour: Colour, name: str) -> None:
     write(draw, (at[0] + 22, at[1] - 3), name, 18)
 
 
-def bars(draw: Pen, at: tuple[int, int], title: str, rows: list[Row]) -> None:
+def bars(draw: Pen, at: tuple[int, int], title: str, rows: list[Row], form: str = "{:+.2f}") -> None:
     """Names, bars from a common zero and numbers; what is negative is hatched."""
     left, top = at
     write(draw, (left, top), title, 18)
@@ -74,8 +74,7 @@ def bars(draw: Pen, at: tuple[int, int], title: str, rows: list[Row]) -> None:
         write(draw, (left, y), name, 18, width=190)
         x = zero + value / (high - low) * room
         bar(draw, (min(x, zero), y + 3, max(x, zero), y + 19), value < 0)
-        signed = f"{value:+.2f}" if low < 0 or name == "sum" else f"{100 * value:.1f} %"
-        write(draw, (start + room + 10, y), signed, 18)
+        write(draw, (start + room + 10, y), form.format(value), 18)
     draw.line((zero, top + 32, zero, top + 34 + len(rows) * LINE), INK, 1)
 
 
