@@ -194,7 +194,7 @@ class Looks:
     def at(cls, run: Run, backend: OnnxBackend, images: Image8) -> Looks:
         """All looks at (m, size, size, 3) images."""
         each = [run.answers(backend, np.asarray(turned(images, number), np.uint8)) for number in range(PASSES.most)]
-        return cls(each[0], np.mean(each, axis=0, dtype=np.float64).astype(np.float32))
+        return cls(each[0], np.asarray(np.mean(each, axis=0, dtype=np.float64), np.float32))
 
     def logits(self, temperature: float) -> NDArray[np.float32]:
         """(m, classes) the mean where the first look is not sure, as ``passes.look`` decides."""

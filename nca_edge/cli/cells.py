@@ -83,6 +83,14 @@ def classify(
     masks: Annotated[
         Path | None, typer.Option(help="Write one mask PNG per image here: 0, 128 cell, 255 nucleus.", metavar="DIR")
     ] = None,
+    explain: Annotated[
+        Path | None, typer.Option(help="Write one figure per image here: mask, channels, relevance, sizes.", metavar="DIR")
+    ] = None,
+    animate: Annotated[bool, typer.Option("--animate", help="With --explain: the channels over the steps, as GIF.")] = False,
+    label: Annotated[
+        str | None, typer.Option("--class", help="Explain this class, not the one that the model names.", metavar="CLASS")
+    ] = None,
+    against: Annotated[str | None, typer.Option(help="Explain why the class and not this one.", metavar="CLASS")] = None,
     model: Model = None,
     backend: Backend = BackendName.auto,
     precision: Precision = PrecisionName.fp32,
@@ -91,9 +99,12 @@ def classify(
 ) -> None:
     """Name single-cell images; folders are searched for images."""
     from nca_edge import crops
+    from nca_edge.crop_files import Wishes
+    from nca_edge.explain import Question
 
     check_scale(um_per_px)
-    rows = crops.classify(images, choice(model, backend, precision, threads), um_per_px, masks)
+    wishes = Wishes(masks, explain, animate, Question(label, against))
+    rows = crops.classify(images, choice(model, backend, precision, threads), um_per_px, wishes)
     failed = 0
     for row in rows:
         failed += "error" in row
@@ -104,7 +115,8 @@ def classify(
         else:
             scale = f"{row['um_per_px']:.4f} um/px ({row['scale_source']})"
             unsure = "  unsure" if row["unsure"] else ""
-            typer.echo(f"{printable(row['file'])}\t{row['label']}\t{row['confidence']:.3f}\t{scale}{unsure}")
+            outside = "  relevance outside the cell" if row["rests_on_background"] else ""
+            typer.echo(f"{printable(row['file'])}\t{row['label']}\t{row['confidence']:.3f}\t{scale}{unsure}{outside}")
     say(RESEARCH_USE)
     raise typer.Exit(1 if failed else 0)
 
@@ -120,6 +132,9 @@ def evaluate(
     fold: Annotated[
         str | None, typer.Option(help="Only this fold of the manifest, or half of it: 3 or 3b.", metavar="K")
     ] = None,
+    explanations: Annotated[
+        bool, typer.Option("--explanations", help="Also: deletion curves, where relevance peaks, which channels stay.")
+    ] = False,
     model: Model = None,
     backend: Backend = BackendName.auto,
     precision: Precision = PrecisionName.fp32,
@@ -130,7 +145,7 @@ def evaluate(
     from nca_edge import crops
 
     check_scale(um_per_px)
-    request = crops.EvaluateRequest(data, um_per_px, _read_map(map_file), fold)
+    request = crops.EvaluateRequest(data, um_per_px, _read_map(map_file), fold, explanations)
     outcome = crops.evaluate(request, choice(model, backend, precision, threads), bar)
     for failure in outcome.failures:
         say(failure)

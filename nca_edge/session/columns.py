@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from nca_edge.measure import kept
 from nca_edge.records import CellReading, Reading
 from nca_edge.session.files import pack_maps
 
@@ -46,5 +47,6 @@ def cell_columns(cell: CellReading) -> dict[str, object]:
         "bias_share": float(why.bias_share),
         "epsilon_share": float(why.epsilon_share),
         "top_channels_json": json.dumps(tops),
+        "measures_json": json.dumps(kept(why)),
         "maps_png": pack_maps(why.top_channels),
     }

@@ -10,7 +10,9 @@ import io
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields
 
+from nca_edge.records import Measures
 from nca_edge.session.rows import CellRow, FieldRow
 
 CELLS_JSONL = "cells.jsonl"
@@ -20,6 +22,8 @@ REPORT_HTML = "report.html"
 
 DIGITS = 6
 """Decimals of every number: finer than any of them is known, coarse enough to read."""
+MEASURES = tuple(part.name for part in fields(Measures))
+"""Size and shape of a cell, and the reason where they are not known."""
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 """A spreadsheet may run text that begins so."""
 
@@ -57,6 +61,9 @@ def cell_object(cell: CellRow) -> dict[str, object]:
         "scale_source": cell.scale_source,
         "human_label": cell.human_label,
         "reviewed_by": cell.reviewed_by,
+        "outside_share": cell.measures.get("outside_share"),
+        "rests_on_background": bool(cell.measures.get("rests_on_background")),
+        "measures": {name: cell.measures.get(name) for name in MEASURES},
     }
 
 
@@ -80,11 +87,14 @@ def cells_csv(cells: Iterable[CellRow], classes: Sequence[str]) -> Iterator[byte
         head = [cell.field, cell.cell, box.x, box.y, box.w, box.h, cell.label, _number(cell.confidence), *map(int, flags)]
         tail = [_number(cell.focus), _number(cell.um_per_px), cell.scale_source, cell.crop, cell.mask, cell.overlay]
         tail += [cell.human_label, cell.reviewed_by]
+        tail += [cell.measures.get(name) for name in (*MEASURES, "outside_share")]
+        tail.append(int(bool(cell.measures.get("rests_on_background"))))
         yield csv_row([*head, *tail, *(_number(cell.probabilities.get(label)) for label in classes)])
 
 
 _CSV_HEAD = ("field", "cell", "x", "y", "w", "h", "label", "confidence", "unsure", "counted", "border") + (
     "focus", "um_per_px", "scale_source", "crop", "mask", "overlay", "human_label", "reviewed_by",
+    *MEASURES, "outside_share", "rests_on_background",
 )  # fmt: skip
 
 

@@ -25,6 +25,7 @@ from nca_edge.classifier import Classifier, ModelChoice, load
 from nca_edge.pipeline import read_crop
 from nca_edge.preprocess import cell_view, correct, crop_background, otsu, resize, window
 from nca_edge.records import Image8, Image32
+from nca_edge.regions import central
 from nca_edge.scale import crop_scale
 
 SETS = {"segwbc1": 10, "segwbc2": 0}
@@ -50,7 +51,7 @@ def start(last: Image32, early: Image32, crop: Image32) -> Image8:
     """What ours begins with."""
     component = masks.cell_component(early).astype(np.float32)
     fine = resize(component, crop.shape[0], crop.shape[0])
-    return np.where(masks._central(fine > otsu(component)), masks.CELL, 0).astype(np.uint8)
+    return np.where(central(fine > otsu(component)), masks.CELL, 0).astype(np.uint8)
 
 
 def disc(last: Image32, early: Image32, crop: Image32) -> Image8:

@@ -10,7 +10,7 @@ from nca_edge.backends import NumpyBackend
 from nca_edge.bundle import Manifest
 from nca_edge.bundle_writer import Contents, write_bundle
 from nca_edge.classifier import Classifier, ModelChoice, load
-from nca_edge.explain import head_relevance
+from nca_edge.explain import Question, head_relevance
 from nca_edge.passes import TURNS, turned, turned_back
 from nca_edge.records import Image32
 
@@ -94,7 +94,7 @@ def test_relevance_of_several_passes_adds_up_to_the_mean_logit(classifier: Class
     for seen in looks:
         label = classifier.predict(seen).label
         target = classifier.bundle.manifest.classes.index(label)
-        explanation = classifier.explain(seen, np.ones((12, 12, 3), np.float32), label)
+        explanation = classifier.explain(seen, np.ones((12, 12, 3), np.float32), Question(label))
         assert explanation.logit == pytest.approx(seen.logits[target], rel=1e-5)
         parts = [head_relevance(pool(state, "max+mean"), classifier.bundle.weights, target, 2) for state in seen.states]
         assert explanation.bias_share == pytest.approx(np.mean([p.bias_share for p in parts]), rel=1e-9)

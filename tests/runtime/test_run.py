@@ -40,7 +40,7 @@ Write = Callable[[Path], Path]
 CHOICE = ModelChoice(backend="onnx", threads=1)
 CELL_KEYS = [
     "field", "cell", "box", "label", "confidence", "unsure", "counted", "border", "probabilities", "top_channels", "mask",
-    "crop", "overlay", "focus", "um_per_px", "scale_source",
+    "crop", "overlay", "focus", "um_per_px", "scale_source", "outside_share", "rests_on_background", "measures",
 ]  # fmt: skip
 
 
