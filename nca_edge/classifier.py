@@ -28,7 +28,7 @@ from nca_edge.errors import BundleError, UsageError
 from nca_edge.explain import Question, head_relevance, mean_relevance, top_channels
 from nca_edge.mask import cell_mask
 from nca_edge.measure import outside_share
-from nca_edge.passes import ALWAYS, Look, Passes, look
+from nca_edge.passes import ALWAYS, Look, Passes, look, turned_back
 from nca_edge.profiles import detect_board
 from nca_edge.records import Explanation, Image8, Image32, Prediction, RunFacts
 from nca_edge.stopwatch import Watch, untimed
@@ -130,10 +130,21 @@ class Classifier:
         with watch("mask"):
             # the image channels would draw red cells into the mask: IoU 0.53 against 0.57 on 33 segwbc2 cells
             mask = cell_mask(seen.mask_states[0][..., architecture.image_channels :], crop)
+            agreement = self._mask_agreement(mask, seen, crop) if self.passes.below >= ALWAYS else None
         return Explanation(
             asked.label, logit, top, relevance.bias_share, relevance.epsilon_share, mask, outside_share(top, mask),
-            against=asked.against,
+            against=asked.against, mask_agreement=agreement,
         )  # fmt: skip
+
+    def _mask_agreement(self, mask: Image8, seen: Look, crop: Image32) -> float | None:
+        """Mean overlap (IoU) of the masks of the other passes with that of the first; None where there was one pass."""
+        first, shares = mask > 0, []
+        for number, state in enumerate(seen.mask_states[1:], start=1):
+            back = np.asarray(turned_back(state[None], number)[0], np.float32)
+            other = cell_mask(back[..., self.bundle.manifest.architecture.image_channels :], crop) > 0
+            either = int((first | other).sum())
+            shares.append(float((first & other).sum()) / either if either else 1.0)
+        return float(np.mean(shares)) if shares else None
 
     def history(self, view: Image32) -> Image32:
         """State of one cell before the first step and after each, by the NumPy reference: (steps + 1, grid, grid, channels).

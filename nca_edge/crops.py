@@ -60,7 +60,8 @@ def _row(given: Path, reading: CropReading, explanation: Explanation) -> dict[st
     prediction = reading.prediction
     return {
         "file": str(given), "label": prediction.label, "confidence": round(prediction.confidence, 6),
-        "unsure": prediction.unsure,
+        "unsure": prediction.unsure, "passes": prediction.passes, "spread": _rounded(prediction.spread),
+        "mask_agreement": _rounded(explanation.mask_agreement),
         "probabilities": {name: round(p, 6) for name, p in prediction.probabilities.items()},
         "top_channels": [
             {"channel": c.channel, "relevance": round(c.relevance, 6), "peak": list(c.peak)} for c in explanation.top_channels

@@ -156,6 +156,8 @@ class Explanation:
     """By the mask."""
     against: str | None = None
     """The class that it is compared with (why ``label`` and not this one); None: ``label`` alone is explained."""
+    mask_agreement: float | None = None
+    """Mean overlap (IoU) of the masks of the other passes with this one; None where no number of passes was asked for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from nca_edge.cli.options import (
     Backend,
     BackendName,
     Model,
+    Passes,
     Precision,
     PrecisionName,
     Threads,
@@ -91,6 +92,7 @@ def classify(
         str | None, typer.Option("--class", help="Explain this class, not the one that the model names.", metavar="CLASS")
     ] = None,
     against: Annotated[str | None, typer.Option(help="Explain why the class and not this one.", metavar="CLASS")] = None,
+    passes: Passes = 0,
     model: Model = None,
     backend: Backend = BackendName.auto,
     precision: Precision = PrecisionName.fp32,
@@ -104,7 +106,7 @@ def classify(
 
     check_scale(um_per_px)
     wishes = Wishes(masks, explain, animate, Question(label, against))
-    rows = crops.classify(images, choice(model, backend, precision, threads), um_per_px, wishes)
+    rows = crops.classify(images, choice(model, backend, precision, threads, passes), um_per_px, wishes)
     failed = 0
     for row in rows:
         failed += "error" in row
@@ -135,6 +137,7 @@ def evaluate(
     explanations: Annotated[
         bool, typer.Option("--explanations", help="Also: deletion curves, where relevance peaks, which channels stay.")
     ] = False,
+    passes: Passes = 0,
     model: Model = None,
     backend: Backend = BackendName.auto,
     precision: Precision = PrecisionName.fp32,
@@ -146,7 +149,7 @@ def evaluate(
 
     check_scale(um_per_px)
     request = crops.EvaluateRequest(data, um_per_px, _read_map(map_file), fold, explanations)
-    outcome = crops.evaluate(request, choice(model, backend, precision, threads), bar)
+    outcome = crops.evaluate(request, choice(model, backend, precision, threads, passes), bar)
     for failure in outcome.failures:
         say(failure)
     if outcome.skipped:
