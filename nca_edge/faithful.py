@@ -60,19 +60,18 @@ def curve(case: Case, head: Head, order: NDArray[np.int64], insert: bool = False
 
     Parameters
     ----------
-    order : (channels,), a permutation
+    order : (..., channels), permutations
 
     Returns
     -------
-    (channels + 1,)
+    (..., channels + 1)
     """
-    channels = len(order)
-    place = np.empty(channels, np.int64)
-    place[order] = np.arange(channels)
-    taken = (place[None, :] < np.arange(channels + 1)[:, None]) != insert
+    channels = order.shape[-1]
+    place = np.argsort(order, axis=-1)
+    taken = (place[..., None, :] < np.arange(channels + 1)[:, None]) != insert
     pools = len(case.pooled) // channels
-    kept = np.where(np.tile(taken, (1, pools)), head.means, case.pooled)
-    return head.probabilities(kept)[:, case.target]
+    kept = np.where(np.concatenate([taken] * pools, axis=-1), head.means, case.pooled)
+    return head.probabilities(kept.reshape(-1, kept.shape[-1]))[:, case.target].reshape(kept.shape[:-1])
 
 
 def area(values: Reals) -> float:
@@ -82,12 +81,10 @@ def area(values: Reals) -> float:
 
 def curves(case: Case, head: Head, rng: np.random.Generator) -> Reals:
     """(6, channels + 1): deletion strongest first, speaking first and at random, then insertion in the same three ways."""
-    orders = [rng.permutation(len(case.relevance)) for _ in range(RANDOM_ORDERS)]
-    rows = []
-    for insert in (False, True):
-        rows += [curve(case, head, case.strongest_first(), insert), curve(case, head, case.speaking_first(), insert)]
-        rows.append(np.mean([curve(case, head, order, insert) for order in orders], axis=0))
-    return np.stack(rows)
+    at_random = [rng.permutation(len(case.relevance)) for _ in range(RANDOM_ORDERS)]
+    orders = np.stack([case.strongest_first(), case.speaking_first(), *at_random])
+    rows = [curve(case, head, orders, insert) for insert in (False, True)]
+    return np.concatenate([[*one[:2], one[2:].mean(0)] for one in rows])
 
 
 def overlap(one: NDArray[np.int64], other: NDArray[np.int64]) -> float:
