@@ -83,7 +83,7 @@ class LiveRun:
     # What others call
 
     def start(self) -> None:
-        """Open the camera (CameraError where that fails this first time) and begin."""
+        """Begin; CameraError where the camera was not opened before and cannot be."""
         self.reader.start()
         for stage in (*self._stages, self._store_stage):
             stage.start()

@@ -197,9 +197,9 @@ def main() -> int:
                 print(f"{name} sheet {number}: {total.cells} cells, {total.twice} twice, {total.missed} missed "
                       f"({total.missed_unseen} never whole in focus, {total.missed_artefact} listed), {total.fields} fields, "
                       f"{total.refused} refused", flush=True)  # fmt: skip
+                if args.json:  # after each sheet: hours of work must not hang on the last one
+                    args.json.write_text(json.dumps([*results, summary(name, args, total)], indent=2) + "\n")
         results.append(summary(name, args, total))
-    if args.json:
-        args.json.write_text(json.dumps(results, indent=2) + "\n")
     print("\n".join(line for r in results for line in r["which"]))
     return 0
 

@@ -71,8 +71,7 @@ class Still:
 def counting(folder: Path, source: Any, **request: Any) -> Iterator[LiveCount]:
     """A live count of any source."""
     asked = {"out": folder, "session": None, "um_per_px": None, "target": None, "choice": CHOICE} | request
-    with begin(LiveRequest("test:", **asked), lambda text: None) as live:
-        live.reader.source = source
+    with begin(LiveRequest("test:", **asked), lambda text: None, source) as live:
         yield live
 
 
@@ -366,6 +365,7 @@ def test_a_camera_that_cannot_be_used_is_one_sentence(
         pytest.importorskip("av")
     done = call("run", *arguments, "--out", tmp_path / "s", "--backend", "onnx")
     assert done.code == code and sentence in done.err and "Traceback" not in done.err
+    assert not (tmp_path / "s").exists()  # no empty session is left
 
 
 def test_a_folder_of_text_files_holds_no_image(call: Callable[..., Any], tmp_path: Path) -> None:
