@@ -56,7 +56,6 @@ class Tally:
     sheets: int = 0
     which: list[str] = field(default_factory=list)
 
-
     def plus(self, other: Tally, where: str) -> Tally:
         """The sum of both."""
         numbers = {f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self) if f.name != "which"}
