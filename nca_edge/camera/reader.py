@@ -51,7 +51,9 @@ class Reader:
         self._settings: dict[str, Any] = {}
 
     def start(self) -> Reader:
-        """Open the source, and read from now on; CameraError where it cannot be opened this first time."""
+        """Open the source, and read from now on; CameraError where it cannot be opened this first time. Harmless once done."""
+        if self._thread is not None:
+            return self
         self._settings = self.source.open()
         self._fresh_now("open")
         self._thread = threading.Thread(target=self._run, name="camera", daemon=True)

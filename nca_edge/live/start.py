@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nca_edge.calibration import Calibration, of_document, read_calibration
-from nca_edge.camera import Reader, open_uri
+from nca_edge.camera import Reader, Source, open_uri
 from nca_edge.classifier import ModelChoice
 from nca_edge.errors import UsageError
 from nca_edge.live.run import LiveOptions, LiveRun
@@ -46,29 +46,32 @@ class LiveCount(LiveRun):
 
 
 @contextmanager
-def begin(request: LiveRequest, say: Callable[[str], None]) -> Iterator[LiveCount]:
-    """Open everything but the camera, which ``start`` opens; all is closed at the end.
+def begin(request: LiveRequest, say: Callable[[str], None], source: Source | None = None) -> Iterator[LiveCount]:
+    """Open camera, session and model; all is closed at the end.
+
+    Parameters
+    ----------
+    source : the camera, where the caller has made it; else what ``request.source`` names
 
     Raises
     ------
     UsageError, BundleError, StorageError, CameraError
-        Before anything is counted.
+        Before anything is counted; where the camera cannot be opened, no session is begun.
     """
     if request.out is not None and request.session is not None:
         raise UsageError("--out begins a session and --session goes on with one: give one of them.")
-    source = open_uri(request.source)
     given = read_calibration(request.calibration) if request.calibration is not None else None
     um_per_px = request.um_per_px if request.um_per_px is not None or given is None else given.um_per_px
     asked = RunRequest(Path(_name(request)), request.out, request.session, um_per_px, request.target, request.choice)
     kept = {} if given is None else given.document()
-    with open_session(asked, SlideFacts(operator=request.operator, target=request.target, calibration=kept)) as opened:
-        session, classifier = opened
+    slide = SlideFacts(operator=request.operator, target=request.target, calibration=kept)
+    with Reader(source or open_uri(request.source)) as reader, open_session(asked, slide) as (session, classifier):
         calibration = _fixed(session, given)
         say(f"session: {session.folder}")
         options = LiveOptions(
             session.facts.um_per_px, request.target, calibration, operator=request.operator or "operator at the microscope"
         )
-        live = LiveCount(Reader(source), classifier, session, options)
+        live = LiveCount(reader, classifier, session, options)
         try:
             yield live
         finally:
