@@ -1,8 +1,8 @@
 """Relevance of pixels: a class logit carried back through the head, the pool and every step to the image. For a workstation.
 
 This is not the relevance of channels that a session shows (``nca_edge.explain``), which stops at the pooled features. All
-layers are linear, rectified or maxima, so a logit is the sum over pixels and biases of value times gradient: the epsilon rule with
-epsilon 0 (Ancona et al. 2018, ICLR, section 3). It is relative to an image of the mean colour, whose normalised pixels are 0.
+layers are linear, rectified or maxima, so a logit is the sum over pixels and biases of value times gradient: the epsilon rule
+with epsilon 0 (Ancona et al. 2018, ICLR, section 3). It is relative to an image of the mean colour: its normalised pixels are 0.
 """
 
 from __future__ import annotations
