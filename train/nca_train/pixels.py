@@ -2,7 +2,7 @@
 
 This is not the relevance of channels that a session shows (``nca_edge.explain``), which stops at the pooled features. All
 layers are linear, rectified or maxima, so a logit is the sum over pixels and biases of value times gradient: the epsilon rule
-with epsilon 0 (Ancona et al. 2018, ICLR, section 3). It is relative to an image of the mean colour: its normalised pixels are 0.
+with epsilon 0 (Ancona et al. 2018, ICLR, section 3). It is relative to an image of the mean colour, normalised 0.
 """
 
 from __future__ import annotations
