@@ -32,6 +32,9 @@ the paler part of a small even cell else learns the background around it (a disc
 CHROMATIN, SPECK = 128, 0.04
 """A nucleus is looked for under a blur of the crop's side over so much, and patches and holes of less than that share of it are
 chromatin and granules."""
+LEAST_INK = 0.5
+"""Absorbance, the three colours together, that the darkest twentieth of a view's middle must reach: 303 cells reach 1.1, empty
+patches of eight fields at most 0.07, noise 0.3. Where nothing does, two mixtures would still part it somewhere."""
 DOUBT = np.float32(0.02)
 """Probability at the start that a pixel is not what the state says."""
 REACH, SLOPE = 0.37, 6.4
@@ -62,8 +65,10 @@ def cell_mask(state: Image32, crop: Image32) -> Image8:
     mask = np.zeros((m, m), np.uint8)
     component = cell_component(state).astype(np.float32)
     start = central(component > otsu(component)) if component.any() else component > 0
-    if start.any() and float(np.ptp(image)) > 0:
-        cell = central(resize(_refined(start, resize(image, SIDE, SIDE)), m, m) > 0)
+    colours = absorbance(resize(image, SIDE, SIDE))
+    middle = colours[SIDE // 4 : -SIDE // 4, SIDE // 4 : -SIDE // 4].sum(2)
+    if start.any() and np.percentile(middle, 95) >= LEAST_INK and float(np.ptp(image)) > 0:
+        cell = central(resize(_refined(start, colours), m, m) > 0)
         cell = central(opened(cell, max(1, round(ARM * m))))
         mask[cell] = CELL
         mask[_nucleus(image, cell)] = NUCLEUS
@@ -129,13 +134,13 @@ def _products(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return total
 
 
-def _refined(start: NDArray[np.bool_], image: Image32) -> Image32:
+def _refined(start: NDArray[np.bool_], absorbed: Image32) -> Image32:
     """Log-odds of cell against surroundings, (SIDE, SIDE) float32, by expectation and maximization (Dempster et al. 1977).
 
     Cell and surroundings are two Gaussians of absorbance each: nucleus and cytoplasm, red cells and plasma. A prior says that
     the cell lies in the middle, which is where it was cropped.
     """
-    colours = absorbance(image).reshape(-1, 3)
+    colours = absorbed.reshape(-1, 3)
     terms = _terms(colours)
     ink = colours.sum(1)
     p = DOUBT + (1 - 2 * DOUBT) * resize(start.astype(np.float32), SIDE, SIDE).ravel()

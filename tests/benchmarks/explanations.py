@@ -60,7 +60,10 @@ def measure(data: Path, choice: ModelChoice, folder: Path) -> dict[str, Any]:
     if bundle.manifest.channel_means is None:
         model = str(with_means(bundle.folder, folder, training_means(data, choice)))
     request = EvaluateRequest(data, UM_PER_PX, dict.fromkeys(LEFT_OUT), "3b", explanations=True)
-    table: dict[str, Any] = {"data": data.name, "fold": "3b", "um_per_px": UM_PER_PX, "bundle_sha256": bundle.sha256}
+    table: dict[str, Any] = {
+        "model": bundle.manifest.name, "manifest_sha256": bundle.sha256, "data": data.name, "fold": "3b",
+        "um_per_px": UM_PER_PX,
+    }  # fmt: skip
     for precision in PRECISIONS:
         outcome = evaluate(request, ModelChoice(model, choice.backend, precision, 1), lambda done, total: None)
         print(evaluation_text(outcome), flush=True)

@@ -7,10 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nca_edge.camera import read_image
 from nca_edge.classifier import ModelChoice, load
 from nca_edge.measure import CUT, NO_NUCLEUS, NO_SCALE, NOTHING, circularity, kept, measure, outside_share, seen_part
 from nca_edge.pipeline import read_crop
 from nca_edge.records import ChannelRelevance, Explanation, Image8, Measures, Scale
+from nca_edge.samples import sample_fields
 
 GIVEN = Scale(0.5, "given")
 
@@ -130,6 +132,22 @@ def test_an_image_of_one_colour_has_no_mask_and_says_so(shade: int) -> None:
     assert reading.explanation is not None and not reading.explanation.mask.any()
     assert reading.explanation.measures == NOTHING and reading.explanation.outside_share is None
     assert all(np.isfinite(top.relevance) for top in reading.explanation.top_channels)
+
+
+@pytest.mark.parametrize(("level", "spread"), [(240, 1), (240, 25), (128, 3)])
+def test_an_empty_image_has_no_mask_however_it_is_noisy(level: int, spread: int) -> None:
+    rgb = np.clip(np.random.default_rng(0).normal(level, spread, (120, 120, 3)), 0, 255).astype(np.uint8)
+    for um_per_px in (0.1, 0.2):
+        reading = read_crop(rgb, load(ModelChoice(backend="onnx", threads=1)), um_per_px)
+        assert reading.explanation is not None and not reading.explanation.mask.any()
+        assert reading.explanation.measures == NOTHING
+
+
+def test_plasma_between_cells_has_no_mask() -> None:
+    field = read_image(sample_fields() / "bccd-BloodImage_00209.jpg")
+    empty = np.ascontiguousarray(field[380:450, 290:360])
+    reading = read_crop(empty, load(ModelChoice(backend="onnx", threads=1)), 0.25)
+    assert reading.explanation is not None and not reading.explanation.mask.any()
 
 
 def test_a_cell_that_fills_the_image_is_named_and_not_measured(cells: tuple[Image8, ...]) -> None:
