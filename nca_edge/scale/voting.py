@@ -49,8 +49,7 @@ def foreground(total: Image32) -> NDArray[np.bool_]:
     """
     if float(total.max()) <= MIN_STAIN:
         return np.zeros(total.shape, np.bool_)
-    clipped = each(lambda p: split(np.minimum(total, np.percentile(total, p))), (90, 98))
-    (crowded_level, crowded), (sparse_level, sparse) = clipped
+    (crowded_level, crowded), (sparse_level, sparse) = (split(np.minimum(total, np.percentile(total, p))) for p in (90, 98))
     first = sparse_level if sparse > 1.6 * crowded else crowded_level
     stained = total[total > 0.6 * first]
     if stained.size == 0:
