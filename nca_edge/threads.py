@@ -7,6 +7,7 @@ would be alone: the number of threads changes no bit of a result.
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -45,16 +46,26 @@ def each(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
     if threads < 2:
         return [function(item) for item in todo]
 
-    def share(first: int) -> list[R]:  # every so many-th: neighbours tend to cost the same
-        return [function(item) for item in todo[first::threads]]
+    left = deque(enumerate(todo))
 
-    others = [_pool(threads - 1).submit(share, first) for first in range(1, threads)]
+    def share() -> dict[int, R]:
+        """Whatever is next, until nothing is left."""
+        done: dict[int, R] = {}
+        while True:
+            try:
+                number, item = left.popleft()
+            except IndexError:
+                return done
+            done[number] = function(item)
+
+    others = [_pool(threads - 1).submit(share) for _ in range(1, threads)]
     try:
-        own = share(0)
+        done = share()
     finally:
         wait(others)  # nothing goes on behind the back of a caller who cleans up after an error
-    shares = [own, *(other.result() for other in others)]
-    return [shares[n % threads][n // threads] for n in range(len(todo))]
+    for other in others:
+        done |= other.result()
+    return [done[number] for number in range(len(todo))]
 
 
 @cache

@@ -10,6 +10,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from nca_edge.errors import UsageError
 from nca_edge.profiles import detect_board, device_tree_model
 from nca_edge.trial import PACKAGES, installed
 
@@ -24,7 +25,7 @@ class Board:
     """What stands beside every latency."""
 
     profile: str
-    """Name of the board's profile."""
+    """Name of the board's profile, ``unknown`` where the processor has none."""
     model: str
     """As the machine calls itself."""
     cpu: str
@@ -38,6 +39,8 @@ class Board:
     python: str
     runtimes: tuple[str, ...]
     """Name and version of each runtime that is installed."""
+    tree: str = ""
+    """The model in its device tree; empty where there is none, as on most PCs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +60,13 @@ def facts(root: Path = Path("/")) -> Board:
     flags = set(next((value for key, value in lines if key in ("flags", "Features")), "").split())
     cpu = next((value for key, value in lines if key in ("model name", "Model")), "") or platform.processor()
     total = next((value for key, value in _lines(root / "proc/meminfo") if key == "MemTotal"), "")
+    try:
+        profile = detect_board(root=root).name
+    except UsageError:  # a 32-bit system, say: whoever needs a profile says so
+        profile = "unknown"
     release = dict(line.split("=", 1) for line in _text(root / "etc/os-release").splitlines() if "=" in line)
     return Board(
-        profile=detect_board(root=root).name,
+        profile=profile,
         model=device_tree_model(root) or platform.node(),
         cpu=cpu or platform.machine(),
         features=tuple(name for name in FEATURES if name in flags),
@@ -69,6 +76,7 @@ def facts(root: Path = Path("/")) -> Board:
         os=release.get("PRETTY_NAME", platform.system()).strip('"'),
         python=platform.python_version(),
         runtimes=tuple(name for backend in PACKAGES if (name := installed(backend))),
+        tree=device_tree_model(root),
     )
 
 

@@ -61,11 +61,14 @@ def bench(request: BenchRequest, say: Callable[[str], None]) -> dict[str, Any]:
     threads = request.choice.threads or here.default_threads()
     board, before = board_module.facts(), board_module.sense()
     say("measuring what this CPU can do at best")
-    peak = measure_peak(threads)
+    # tried first: a runtime that this CPU does not stand must not be imported here
+    runs = installed("onnx") is not None and trial.problem(folder, "onnx", "fp32") is None
+    peak = measure_peak(threads) if runs else Peak()
     data = str(request.data) if request.data else None
     timings = []
     variants, absent = _variants(bundle, request.choice.backend)
-    for backend, precision, provider in _with_providers(bundle, variants, say):
+    gpus = [*proven_providers(bundle, say)] if runs and ("onnx", "fp32") in variants else []
+    for backend, precision, provider in _with_providers(variants, gpus):
         say(f"timing {backend} {precision}" + (f" on {short(provider)}" if provider else ""))
         asked = (str(folder), backend, precision, threads, CELL_S, str(sample_fields()), data, request.um_per_px, provider)
         timings.append(time_variant(Question(*asked)))
@@ -100,16 +103,13 @@ def _variants(bundle: Bundle, backend: str) -> tuple[list[tuple[str, str]], list
     return there, [f"{name} was left out: it is not installed; pip install 'nca-edge[{name}]' brings it." for name in absent]
 
 
-def _with_providers(
-    bundle: Bundle, variants: list[tuple[str, str]], say: Callable[[str], None]
-) -> list[tuple[str, str, str | None]]:
-    """Each variant; ONNX Runtime's with the CPU and, in float32, with each GPU provider that proves itself."""
+def _with_providers(variants: list[tuple[str, str]], gpus: list[str]) -> list[tuple[str, str, str | None]]:
+    """Each variant; ONNX Runtime's with the CPU and, in float32, with each of these."""
     out: list[tuple[str, str, str | None]] = []
     for backend, precision in variants:
         out.append((backend, precision, CPU if backend == "onnx" else None))
-        # tried first: a runtime that this CPU does not stand must not be imported here
-        if (backend, precision) == ("onnx", "fp32") and trial.problem(bundle.folder.resolve(), backend, precision) is None:
-            out += [(backend, precision, provider) for provider in proven_providers(bundle, say)]
+        if (backend, precision) == ("onnx", "fp32"):
+            out += [(backend, precision, provider) for provider in gpus]
     return out
 
 
@@ -138,8 +138,9 @@ def _row(timing: Timing, bundle: Bundle, peak: Peak) -> dict[str, Any]:
     }
     rate = a.macs / 1e6 / timing.cell_ms["p50"] if timing.valid else None
     best = peak.int8_gmac_per_s if timing.precision == "int8" else peak.fp32_gmac_per_s
-    of_cpu = rate is not None and timing.provider in (None, CPU)
-    return {**row, "gmac_per_s": rate, "share_of_peak": rate / best if rate is not None and of_cpu else None}
+    on_cpu = timing.provider in (None, CPU)  # a GPU has another peak
+    share = rate / best if rate is not None and best is not None and on_cpu else None
+    return {**row, "gmac_per_s": rate, "share_of_peak": share}
 
 
 def _sustain(folder: Path, timing: Timing, minutes: float) -> dict[str, Any]:
@@ -163,6 +164,8 @@ def _sustain(folder: Path, timing: Timing, minutes: float) -> dict[str, Any]:
 def _warnings(before: board_module.Sensors, after: board_module.Sensors, board: board_module.Board) -> list[str]:
     """Why these times may not be the board's best, and what is not known."""
     out = []
+    if board.profile.startswith("generic") and board.tree:
+        out.append(f"No profile knows the board {board.tree!r}: it is taken for {board.profile}.")
     if before.on_battery or after.on_battery:
         out.append("It runs on battery: plug it in and measure again.")
     if held := {*(before.throttled or ()), *(after.throttled or ())}:

@@ -22,7 +22,7 @@ def predict(profile: BoardProfile, architecture: Architecture, timings: list[Tim
     ):  # fmt: skip
         on_cpu = [t for t in timings if t.valid and t.backend != "numpy" and t.provider in (None, CPU)]
         times = [t.cell_ms["p50"] for t in on_cpu if t.precision == precision]
-        if not times or mac_per_cycle is None:
+        if not times or mac_per_cycle is None or here is None:
             continue
         share = architecture.macs / 1e6 / min(times) / here
         rate = mac_per_cycle * cpu.clock_ghz * cpu.threads

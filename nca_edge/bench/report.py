@@ -25,8 +25,8 @@ def text(result: dict[str, Any]) -> str:
     board, peak = result["board"], result["peak"]
     lines = [
         f"{board['cpu']}, {board['cpus']} CPUs, {board['os']}, Python {board['python']} (profile {board['profile']})",
-        f"peak of this CPU, {result['threads']} threads: float32 {peak['fp32_gmac_per_s']:.0f}, "
-        f"int8 {peak['int8_gmac_per_s']:.0f} GMAC/s",
+        f"peak of this CPU, {result['threads']} threads: "
+        + ("not known" if None in peak.values() else "float32 {:.0f}, int8 {:.0f} GMAC/s".format(*peak.values())),
         f"model {result['bundle']['name']}, {result['bundle']['gmac_per_cell']:.2g} GMAC a cell",
         "",
         f"{'backend':<13} {'precision':<9}" + "".join(f"{name:>9}" for name in HEADS),

@@ -49,8 +49,7 @@ def foreground(total: Image32) -> NDArray[np.bool_]:
     """
     if min(float(total.max()), float(np.ptp(total))) <= MIN_STAIN:  # nothing stained, or all alike
         return np.zeros(total.shape, np.bool_)
-    clipped = each(lambda p: split(np.minimum(total, np.percentile(total, p))), (90, 98))
-    (crowded_level, crowded), (sparse_level, sparse) = clipped
+    (crowded_level, crowded), (sparse_level, sparse) = (split(np.minimum(total, np.percentile(total, p))) for p in (90, 98))
     first = sparse_level if sparse > 1.6 * crowded else crowded_level
     stained = total[total > 0.6 * first]
     if stained.size == 0:
@@ -88,7 +87,7 @@ def vote(total: Image32, mask: NDArray[np.bool_]) -> NDArray[np.float64]:
     y, x = np.nonzero(rim(mask))
     steep = np.hypot(grad_x[y, x], grad_y[y, x]) + 1e-9
     outline = Outline(x, y, grad_x[y, x] / steep, grad_y[y, x] / steep, (height, width))
-    return np.concatenate(each(outline.discs, np.geomspace(3.0, max(height, width) / 5, 40)))
+    return np.concatenate([outline.discs(radius) for radius in np.geomspace(3.0, max(height, width) / 5, 40)])
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,4 +123,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    if "OPENBLAS_NUM_THREADS" not in os.environ:  # as the command line has it; NumPy reads it once, when it is imported
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "OPENBLAS_NUM_THREADS": "1"})
     sys.exit(main())

@@ -81,6 +81,19 @@ def test_a_variant_that_crashes_costs_its_row_only(tmp_path: Path, monkeypatch: 
     assert not timing.valid and timing.problem == "killed by signal 4: this CPU or system does not stand it"
 
 
+def test_a_runtime_that_kills_what_imports_it_does_not_kill_the_benchmark(
+    tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "onnxruntime.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGILL)\n", "utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(command, "CELL_S", 0.01)
+    monkeypatch.setattr(command, "sample_fields", lambda: "")
+    monkeypatch.setattr(command, "_variants", lambda bundle, backend: ([("onnx", "fp32"), ("numpy", "fp32")], []))
+    done = call("bench", "--threads", "1", "--board", "raspberry-pi-5")
+    assert done.code == 1 and "killed by signal 4" in done.out
+    assert "peak of this CPU, 1 threads: not known" in done.out and "\nnumpy         fp32" in done.out
+
+
 def test_a_missing_extra_is_a_row_that_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("ai_edge_litert", "tflite_runtime"):
         (tmp_path / name).mkdir()
@@ -129,6 +142,28 @@ def test_a_board_that_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert board.sense(tmp_path) == board.Sensors(None, None, None, None)
     facts = board.facts(tmp_path)
     assert facts.cpu and facts.features == () and facts.memory_mb is None and facts.governor is None
+
+
+def test_a_board_that_no_profile_knows(tmp_path: Path) -> None:
+    (tmp_path / "proc/device-tree").mkdir(parents=True)
+    (tmp_path / "proc/device-tree/model").write_bytes(b"Banana Pi M5\0")
+    facts, felt = board.facts(tmp_path), board.Sensors(40.0, None, None, None)
+    assert facts.model == "Banana Pi M5" and facts.profile.startswith("generic")
+    assert command._warnings(felt, felt, facts) == [
+        f"No profile knows the board 'Banana Pi M5': it is taken for {facts.profile}."
+    ]
+
+
+def test_a_processor_that_no_profile_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "armv7l")
+    assert board.facts(tmp_path).profile == "unknown"
+
+
+def test_a_temperature_that_may_not_be_read(tmp_path: Path) -> None:
+    (tmp_path / "sys/class/thermal/thermal_zone0/temp").mkdir(parents=True)  # fails for root too, unlike a forbidden file
+    felt = board.sense(tmp_path)
+    assert felt.temperature_c is None
+    assert "whether it was hot is not known" in command._warnings(felt, felt, board.facts())[-1]
 
 
 def test_a_prediction_is_arithmetic() -> None:

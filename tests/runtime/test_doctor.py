@@ -70,6 +70,13 @@ def test_a_board_out_of_scope(tmp_path: Path) -> None:
     assert by_name(examine(tmp_path, root=tmp_path))["board"].state == BAD
 
 
+def test_a_32_bit_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "armv7l")
+    found = by_name(examine(tmp_path))
+    assert found["board"].state == BAD and found["board"].mend == "install the 64-bit system for this board"
+    assert found["memory"].state == GOOD  # and it goes on with what can be looked at
+
+
 @pytest.mark.parametrize("version, state", [((3, 9, 2), BAD), ((3, 10, 0), GOOD), ((3, 13, 1), GOOD)])
 def test_python(version: tuple[int, ...], state: str) -> None:
     finding = doctor._python(version)

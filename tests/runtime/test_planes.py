@@ -78,19 +78,21 @@ def test_peaks_are_those_of_a_filter_for_maxima(seed: int, reach: int) -> None:
 
 
 def test_work_is_shared_and_comes_back_in_order() -> None:
-    names = set()
+    meeting = threading.Barrier(3)  # opens when three threads wait at it
 
-    def square(n: int) -> int:
-        names.add(threading.current_thread().name)
-        time.sleep(0.001)
-        return n * n
+    def square(n: int) -> tuple[int, int, bool]:
+        if n < 3:
+            meeting.wait(30)
+        return n * n, sharers(), threading.current_thread() is threading.main_thread()
 
-    assert each(square, range(7)) == [n * n for n in range(7)] and len(names) == 1
     with allowed(3):
-        assert each(square, range(7)) == [n * n for n in range(7)] and len(names) == 3
-        assert each(square, []) == [] and each(square, [5]) == [25]
-        assert each(lambda _: sharers(), range(3)) == [3, 1, 1]  # a share does not share again, or threads would wait in a ring
+        found = each(square, range(7))
+        assert [n for n, _, _ in found] == [n * n for n in range(7)]
+        assert sum(main for *_, main in found[:3]) == 1
+        assert all(threads == (3 if main else 1) for _, threads, main in found)  # a share in the pool does not share again
+        assert each(abs, []) == [] and each(abs, [-5]) == [5]
     assert sharers() == 1
+    assert each(lambda n: threading.current_thread() is threading.main_thread(), range(3)) == [True] * 3
 
 
 @pytest.mark.parametrize("asked, used", [(0, 1), (-2, 1), (1, 1), (2, 2), (64, 4)])
