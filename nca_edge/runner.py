@@ -147,6 +147,7 @@ class _open:
             choice = replace(
                 choice, model=choice.model or facts.bundle, threads=choice.threads or facts.threads,
                 backend=facts.backend if choice.backend == "auto" else choice.backend,
+                precision=facts.precision if choice.precision == "auto" else choice.precision,
             )  # fmt: skip
             um_per_px = um_per_px if um_per_px is not None else facts.um_per_px
             try:
@@ -156,7 +157,7 @@ class _open:
                 self.session.close()
                 raise
         else:
-            self.classifier = load(choice)
+            self.classifier = load(replace(choice, precision="fp32") if choice.precision == "auto" else choice)
             folder = request.out or _free_folder(request.source)
             self.session = Session.create(folder, self.classifier.facts(um_per_px), SlideFacts(target=request.target))
 

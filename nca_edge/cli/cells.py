@@ -38,7 +38,9 @@ def run(
     target: Annotated[int | None, typer.Option(help="Stop at N counted leukocytes.", metavar="N", min=1)] = None,
     model: Model = None,
     backend: Backend = BackendName.auto,
-    precision: Precision = PrecisionName.fp32,
+    precision: Annotated[
+        PrecisionName | None, typer.Option(help="Which variant of the model; default: the session's own, else fp32.")
+    ] = None,
     threads: Threads = 0,
     as_json: AsJson = False,
 ) -> None:

@@ -418,6 +418,16 @@ def test_two_runs_on_one_session(made_up: MadeUp, tmp_path: Path) -> None:
     assert [field["field"] for field in lines(tmp_path / "s" / "fields.jsonl")] == [f"{n:02}.png" for n in range(6)]
 
 
+def test_a_session_goes_on_with_the_precision_it_began_with(dark: Write, tmp_path: Path, call: Call) -> None:
+    source = dark(tmp_path / "in" / "a.png").parent
+    assert call("run", source, "--out", tmp_path / "s", "--backend", "onnx", "--precision", "int8").code == 0
+    dark(source / "b.png")
+    assert call("run", source, "--session", tmp_path / "s").code == 0
+    done = call("run", source, "--session", tmp_path / "s", "--precision", "fp32")
+    assert done.code == 2 and "began with precision int8, but this call has precision fp32" in done.err
+    assert len(lines(tmp_path / "s" / "fields.jsonl")) == 2
+
+
 def test_default_folders(dark: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     source = dark(tmp_path / "slides.2026" / "a.b.png").parent
