@@ -17,6 +17,7 @@ from nca_edge.pipeline import observe
 from nca_edge.records import Reading
 from nca_edge.report import write_report
 from nca_edge.session import Session, SlideFacts, State
+from nca_edge.session.audit import SOFTWARE
 from nca_edge.session.disk import LOW_BYTES
 
 
@@ -72,6 +73,7 @@ def run(request: RunRequest, show: Callable[[Reading, int, int], None], say: Cal
     paths = list_images(request.source)  # once: what appears in the folder from now on belongs to the next call
     with _open(request) as (session, classifier):
         interrupted = False
+        _note_target(session, request.target)
         try:
             say(f"session: {session.folder}")
             done = session.fields_done()
@@ -126,6 +128,12 @@ def _finish(session: Session, interrupted: bool) -> RunOutcome:
     failed = sum(field.failed for field in fields)
     rejected = sum(not field.accepted and not field.failed for field in fields)
     return RunOutcome(session.folder, report, len(fields), rejected, failed, interrupted, table)
+
+
+def _note_target(session: Session, target: int | None) -> None:
+    """Keep the latest target with the session, where it can still change: the report says when fewer cells were counted."""
+    if target not in (None, session.slide.target) and session.state in (State.OPEN, State.COUNTING, State.REVIEW):
+        session.describe(replace(session.slide, target=target), SOFTWARE)
 
 
 def _resume_command(request: RunRequest, session: Session) -> str:

@@ -34,6 +34,7 @@ from nca_edge.records import (
     Reading,
     Scale,
 )
+from nca_edge.session import Session, State
 
 Call = Callable[..., Any]
 Write = Callable[[Path], Path]
@@ -426,6 +427,19 @@ def test_a_session_goes_on_with_the_precision_it_began_with(dark: Write, tmp_pat
     done = call("run", source, "--session", tmp_path / "s", "--precision", "fp32")
     assert done.code == 2 and "began with precision int8, but this call has precision fp32" in done.err
     assert len(lines(tmp_path / "s" / "fields.jsonl")) == 2
+
+
+def test_a_signed_session_takes_no_more_fields_and_can_still_be_reported(made_up: MadeUp, tmp_path: Path, call: Call) -> None:
+    source = made_up.source(2)
+    runner.run(request(source, tmp_path / "s", target=1), Heard().show, Heard().append)
+    runner.run(request(source, tmp_path / "s", resume=True, target=2), Heard().show, Heard().append)
+    with Session.open(tmp_path / "s") as session:
+        assert (session.state, session.slide.target) == (State.REVIEW, 2)
+        session.accept([cell.id for cell in session.unreviewed()], "Ada")
+        session.sign("Ada")
+    assert runner.run(request(source, tmp_path / "s", resume=True), Heard().show, Heard().append).table.leukocytes == 2
+    with pytest.raises(UsageError, match="cannot be given more fields, because it is signed"):
+        runner.run(request(made_up.source(3), tmp_path / "s", resume=True), Heard().show, Heard().append)
 
 
 def test_default_folders(dark: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
