@@ -103,17 +103,16 @@ def write_report(session_folder: Path, to: Path | None = None, rules: Iterable[R
     Path
         The report, replaced in one step.
     """
-    with Session.open(session_folder, read_only=True) as session, session.snapshot():
-        return write_page(session, to or session_folder, rules)
-
-
-def write_page(session: Session, to: Path, rules: Iterable[Rule] | None = None) -> Path:
-    """``report.html`` of an open session, in the folder ``to``; as ``write_report``."""
-    path = to / REPORT_HTML
-    with storage(to):
-        # File names may hold what is no valid Unicode; such bytes are shown escaped.
-        replace_file(path, (chunk.encode("utf-8", "backslashreplace") for chunk in _render(session, rules)))
+    path = (to or session_folder) / REPORT_HTML
+    with Session.open(session_folder, read_only=True) as session, session.snapshot(), storage(path.parent):
+        replace_file(path, render_report(session, rules))
     return path
+
+
+def render_report(session: Session, rules: Iterable[Rule] | None = None) -> Iterator[bytes]:
+    """The report of an open session, piece by piece."""
+    # File names may hold what is no valid Unicode; such bytes are shown escaped.
+    return (chunk.encode("utf-8", "backslashreplace") for chunk in _render(session, rules))
 
 
 def count(session_folder: Path) -> Differential:
