@@ -104,10 +104,15 @@ def write_report(session_folder: Path, to: Path | None = None, rules: Iterable[R
         The report, replaced in one step.
     """
     path = (to or session_folder) / REPORT_HTML
-    with Session.open(session_folder, read_only=True) as session, storage(path.parent):
-        # File names may hold what is no valid Unicode; such bytes are shown escaped.
-        replace_file(path, (chunk.encode("utf-8", "backslashreplace") for chunk in _render(session, rules)))
+    with Session.open(session_folder, read_only=True) as session, session.snapshot(), storage(path.parent):
+        replace_file(path, render_report(session, rules))
     return path
+
+
+def render_report(session: Session, rules: Iterable[Rule] | None = None) -> Iterator[bytes]:
+    """The report of an open session, piece by piece."""
+    # File names may hold what is no valid Unicode; such bytes are shown escaped.
+    return (chunk.encode("utf-8", "backslashreplace") for chunk in _render(session, rules))
 
 
 def count(session_folder: Path) -> Differential:

@@ -47,10 +47,13 @@ Passes = Annotated[
 ]  # fmt: skip
 
 
-def choice(model: str | None, backend: BackendName, precision: PrecisionName, threads: int, passes: int = 0) -> "ModelChoice":
+def choice(
+    model: str | None, backend: BackendName, precision: PrecisionName | None, threads: int, passes: int = 0
+) -> "ModelChoice":
+    """``precision`` None becomes ``auto``, which only a session can resolve."""
     from nca_edge.classifier import ModelChoice
 
-    return ModelChoice(model, backend.value, precision.value, threads, passes=passes)
+    return ModelChoice(model, backend.value, "auto" if precision is None else precision.value, threads, passes=passes)
 
 
 def check_scale(um_per_px: float | None) -> None:
