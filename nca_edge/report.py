@@ -92,9 +92,14 @@ def write_report(session_folder: Path) -> Path:
     """
     path = session_folder / REPORT_HTML
     with Session.open(session_folder, read_only=True) as session, storage(session_folder):
-        # File names may hold what is no valid Unicode; such bytes are shown escaped.
-        replace_file(path, (chunk.encode("utf-8", "backslashreplace") for chunk in _render(session)))
+        replace_file(path, render_report(session))
     return path
+
+
+def render_report(session: Session) -> Iterator[bytes]:
+    """The report of an open session, piece by piece."""
+    # File names may hold what is no valid Unicode; such bytes are shown escaped.
+    return (chunk.encode("utf-8", "backslashreplace") for chunk in _render(session))
 
 
 def galleries(cells: list[CellRow], table: Differential) -> tuple[Gallery, ...]:

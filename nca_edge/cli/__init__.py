@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from nca_edge import RESEARCH_USE, __version__
-from nca_edge.cli import board, cells, workstation
+from nca_edge.cli import board, cells, page, workstation
 from nca_edge.errors import NcaEdgeError
 from nca_edge.terminal import say, silence
 
@@ -24,7 +24,7 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 for _command in (
-    cells.run, cells.classify, cells.evaluate, board.bench, cells.report, board.devices, board.doctor,
+    cells.run, page.serve, cells.classify, cells.evaluate, board.bench, cells.report, board.devices, board.doctor,
     workstation.train, workstation.export,
 ):  # fmt: skip
     app.command()(_command)

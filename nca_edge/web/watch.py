@@ -1,0 +1,132 @@
+"""The live count as the page sees it: the newest state, picture and boxes."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from PIL import Image
+
+from nca_edge.records import Image8
+
+JPEG_QUALITY = 80
+
+
+class Live(Protocol):
+    """What the page needs of ``nca_edge.live.LiveRun``."""
+
+    def events(self) -> Iterator[Any]:
+        """Every ``LiveEvent`` from now on."""
+
+    def pause(self) -> None:
+        """Count nothing until ``resume``."""
+
+    def resume(self) -> None:
+        """Go on."""
+
+    def undo(self) -> None:
+        """Take back the newest field."""
+
+    def stop(self) -> None:
+        """End soon; what was read is stored first."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveView:
+    """How the microscope stands."""
+
+    field: str = "waiting"
+    """As ``LiveEvent.state``, or ``counted`` right after a field was stored, or ``stopped``."""
+    camera: str = "opening"
+    """As ``CameraStatus.state``."""
+    text: str = ""
+    """What is wrong, one sentence; empty while all is well."""
+    frame: int = 0
+    """Running number of the picture; 0: none yet."""
+    size: tuple[int, int] = (4, 3)
+    """(width, height) px of the picture."""
+    boxes: tuple[tuple[float, float, float, float, str], ...] = ()
+    """(x, y, w, h, class) in px of the picture, of the field that is looked at."""
+    paused: bool = False
+    ended: bool = False
+
+
+class Watch:
+    """Follows a live count in a thread of its own."""
+
+    def __init__(self, live: Live, committed: Callable[[], None], changed: Callable[[], None]) -> None:
+        """``committed`` is called when a field was stored or taken back, ``changed`` when anything else is new."""
+        self.live = live
+        self.view = LiveView()
+        """The newest state; replaced as a whole, so that any thread may read it."""
+        self._committed, self._changed = committed, changed
+        self._picture: Image8 | None = None
+        self._jpeg: tuple[int, bytes] = (0, b"")
+        self._boxes: tuple[tuple[float, float, float, float, str], ...] = ()
+        self._lock = threading.Lock()
+        self._events = live.events()  # listened to from now on, before the first event
+        self._thread = threading.Thread(target=self._follow, name="page-watch", daemon=True)
+
+    def start(self) -> None:
+        """Begin to follow."""
+        self._thread.start()
+
+    def join(self, wait_s: float) -> None:
+        """Wait for the last event."""
+        self._thread.join(wait_s)
+
+    def act(self, action: str) -> bool:
+        """``pause``, ``resume``, ``undo`` or ``stop``; False for another word."""
+        if action not in ("pause", "resume", "undo", "stop"):
+            return False
+        getattr(self.live, action)()
+        if action in ("pause", "resume"):
+            self._set(paused=action == "pause")
+        return True
+
+    def jpeg(self) -> bytes:
+        """The newest picture; empty where there is none. Encoded once, however many browsers ask."""
+        with self._lock:
+            number, picture = self.view.frame, self._picture
+            if picture is not None and self._jpeg[0] != number:
+                buffer = io.BytesIO()
+                Image.fromarray(picture).save(buffer, "JPEG", quality=JPEG_QUALITY)
+                self._jpeg = (number, buffer.getvalue())
+            return self._jpeg[1]
+
+    def _follow(self) -> None:
+        for event in self._events:
+            self._take(event)
+
+    def _take(self, event: Any) -> None:
+        before = self.view
+        if event.kind == "field" and event.reading is not None:
+            self._boxes = _boxes(event)
+        field = "stopped" if event.kind == "ended" else event.state
+        if field == "seen" and before.field in ("new", "counted"):
+            field = "counted"  # not "seen before": it was this moment
+        news: dict[str, Any] = {"field": field, "camera": event.camera.state, "text": event.camera.text}
+        news["ended"] = before.ended or event.kind == "ended"
+        news["boxes"] = self._boxes if field in ("new", "seen", "counted", "stopped", "paused") else ()
+        if event.frame is not None:
+            height, width = event.frame.shape[:2]
+            self._picture = event.frame
+            news |= {"frame": before.frame + 1, "size": (width, height)}
+        self._set(**news)
+        if event.kind in ("field", "undone", "ended"):
+            self._committed()
+
+    def _set(self, **news: Any) -> None:
+        view = replace(self.view, **news)
+        if view != self.view:
+            self.view = view
+            self._changed()
+
+
+def _boxes(event: Any) -> tuple[tuple[float, float, float, float, str], ...]:
+    """Boxes of the cells of a stored field, px of its full frame."""
+    cells = event.reading.cells
+    return tuple((c.detection.box.x, c.detection.box.y, c.detection.box.w, c.detection.box.h, c.prediction.label) for c in cells)
