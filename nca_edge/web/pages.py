@@ -79,6 +79,7 @@ async def cells(request: Request) -> Response:
         request, "cells", snapshot=snapshot, cells=shown, page=number, pages=pages, only_open=only_open,
         previous=at(number - 1), next=at(number + 1), classes=_classes(snapshot, label, mark),
         toggle_open=href("/cells", **{"class": label, "open": "" if only_open else "1"}),
+        alone=sum(bool(cell.why) for cell in shown),
         acceptable=[cell.id for cell in shown if cell.acceptable] if snapshot.open else [],
     )  # fmt: skip
 
