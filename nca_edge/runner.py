@@ -69,7 +69,7 @@ def run(request: RunRequest, show: Callable[[Reading, int, int], None], say: Cal
     if request.out is not None and request.session is not None:
         raise UsageError("--out begins a session and --session goes on with one: give one of them.")
     paths = list_images(request.source)  # once: what appears in the folder from now on belongs to the next call
-    with _open(request) as (session, classifier):
+    with open_session(request) as (session, classifier):
         interrupted = False
         try:
             say(f"session: {session.folder}")
@@ -86,7 +86,7 @@ def run(request: RunRequest, show: Callable[[Reading, int, int], None], say: Cal
             interrupted = True
             say(f"What was read is kept; go on with: {_resume_command(request, session)}")
         try:
-            return _finish(session, interrupted)
+            return finish(session, interrupted)
         except KeyboardInterrupt:
             say(f"The report was not written; write it with: {shlex.join(['nca-edge', 'report', str(session.folder)])}")
             raise
@@ -110,7 +110,7 @@ def _readings(
             return
 
 
-def _finish(session: Session, interrupted: bool) -> RunOutcome:
+def finish(session: Session, interrupted: bool) -> RunOutcome:
     """Write what is derived from the database, and count; a source that was read to its end ends the count."""
     if not interrupted and session.state is State.COUNTING:
         session.begin_review()
@@ -131,7 +131,7 @@ def _resume_command(request: RunRequest, session: Session) -> str:
     return shlex.join(words)
 
 
-class _open:
+class open_session:
     """The session with the classifier it is bound to, closed at the end."""
 
     def __init__(self, request: RunRequest) -> None:

@@ -1,0 +1,141 @@
+"""What is seen of a frame at the camera's rate: a small grey picture to find its place with, and how sharp it is.
+
+Places are found by normalised cross-correlation over every shift at once: the numerator by FFT, the sums of each overlap from
+running sums. Unlike phase correlation it says how alike the overlap is, at any size of overlap.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from nca_edge.records import Image8, Image32
+
+GRID_PX = 160
+"""Long side of the small picture, at least; below twice this."""
+FOCUS_PX = 640
+"""Long side at which sharpness is measured, at least; below twice this."""
+LEAST_OVERLAP = 0.08
+"""Share of a frame that two frames must have in common to be compared."""
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """One frame, reduced."""
+
+    small: Image32
+    """(h, w) float32, the logarithm of its green light without the slow changes of the lamp, mean 0."""
+    factor: int
+    """Frame pixels to one pixel of ``small``."""
+    spectrum: NDArray[np.complex64]
+    """rfft2 of ``small``, padded to ``padded(small.shape)``."""
+    sums: NDArray[np.float64]
+    """(h + 1, w + 1, 2) running sums of ``small`` and of its square."""
+    focus: float
+    """Share of fine detail, 0..1; compare within one place only."""
+    contrast: float
+    """Standard deviation of ``small``: below about 0.01 there is nothing to tell a place by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """How one frame lies over another."""
+
+    dx: float
+    """Columns that the second lies to the right of the first, px of the frame."""
+    dy: float
+    """Rows that it lies lower."""
+    likeness: float
+    """Correlation of what both show, -1..1."""
+    overlap: float
+    """Share of a frame that both show."""
+
+
+def glance(rgb: Image8) -> Glance:
+    """Reduce a frame.
+
+    Parameters
+    ----------
+    rgb : (height, width, 3) uint8
+    """
+    from scipy import fft, ndimage
+
+    green = Image.fromarray(np.ascontiguousarray(rgb[..., 1]))
+    middle = green.reduce(max(1, max(rgb.shape[:2]) // FOCUS_PX))
+    factor = max(1, max(rgb.shape[:2]) // GRID_PX)
+    level = np.log(np.asarray(green.reduce(factor), np.float32) + 8.0)  # + 8: noise in black frames stays small
+    # Fall-off and tint of the lamp stay where they are while the smear moves, and would correlate at rest.
+    small = level - ndimage.gaussian_filter(level, 0.12 * max(level.shape), mode="nearest")
+    small -= small.mean()
+    h, w = small.shape
+    sums = np.zeros((h + 1, w + 1, 2))
+    sums[1:, 1:, 0] = small.cumsum(0, np.float64).cumsum(1)
+    sums[1:, 1:, 1] = (small**2).cumsum(0, np.float64).cumsum(1)
+    spectrum = fft.rfft2(small, padded(small.shape)).astype(np.complex64)
+    return Glance(small, factor, spectrum, sums, _focus(np.asarray(middle, np.float32)), float(small.std()))
+
+
+def padded(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Size of a transform in which no shift wraps round."""
+    from scipy import fft
+
+    return fft.next_fast_len(2 * shape[0], True), fft.next_fast_len(2 * shape[1], True)
+
+
+def _focus(grey: Image32) -> float:
+    """Slopes over 1 px against slopes over 4 px, after a light blur against sensor noise."""
+    from scipy import ndimage
+
+    fine = ndimage.uniform_filter(grey, 3)
+    fine_energy = float(np.mean(np.diff(fine, axis=0) ** 2) + np.mean(np.diff(fine, axis=1) ** 2))
+    coarse = ndimage.uniform_filter(grey, 9)
+    coarse_energy = float(np.mean((coarse[4:] - coarse[:-4]) ** 2) + np.mean((coarse[:, 4:] - coarse[:, :-4]) ** 2)) / 16
+    return fine_energy / (fine_energy + coarse_energy + 1e-6)
+
+
+def match(first: Glance, second: Glance, least: float = LEAST_OVERLAP) -> Match | None:
+    """The shift at which two frames are most alike; None where they cannot be compared.
+
+    Parameters
+    ----------
+    least : smallest overlap that is looked at, share of a frame
+    """
+    from scipy import fft
+
+    if first.small.shape != second.small.shape:
+        return None
+    h, w = first.small.shape
+    cross = fft.irfft2(first.spectrum * second.spectrum.conj(), padded((h, w)))
+    dy, dx = np.arange(-h + 1, h), np.arange(-w + 1, w)
+    n = np.multiply.outer(h - np.abs(dy), w - np.abs(dx)).astype(np.float64)
+    one, two = _overlap_sums(first.sums, dy, dx), _overlap_sums(second.sums, -dy, -dx)
+    covariance = cross[dy[:, None], dx[None, :]] - one[..., 0] * two[..., 0] / n
+    power = (one[..., 1] - one[..., 0] ** 2 / n) * (two[..., 1] - two[..., 0] ** 2 / n)
+    likeness = np.where(n >= least * h * w, covariance / np.sqrt(np.maximum(power, 1e-9)), -1.0)
+    # Chance likeness grows as the overlap shrinks, as 1 / sqrt(n): a large overlap may be a little less alike.
+    score = likeness * (n / (h * w)) ** 0.25
+    y, x = np.unravel_index(int(np.argmax(score)), score.shape)
+    fy, fx = _peak(likeness[:, x], int(y)), _peak(likeness[y], int(x))
+    return Match(
+        (fx - w + 1) * first.factor, (fy - h + 1) * first.factor, float(likeness[y, x]), float(n[y, x] / (h * w))
+    )  # fmt: skip
+
+
+def _overlap_sums(sums: NDArray[np.float64], dy: NDArray[np.intp], dx: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Sums over the part of a frame that another one, shifted by (dy, dx), covers: (len(dy), len(dx), 2)."""
+    h, w = sums.shape[0] - 1, sums.shape[1] - 1
+    top, bottom = np.maximum(dy, 0)[:, None], (h + np.minimum(dy, 0))[:, None]
+    left, right = np.maximum(dx, 0)[None, :], (w + np.minimum(dx, 0))[None, :]
+    return np.asarray(sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left])
+
+
+def _peak(values: NDArray[np.float64], at: int) -> float:
+    """Place of a maximum to a part of a pixel: the parabola through three neighbours."""
+    if not 0 < at < len(values) - 1:
+        return float(at)
+    left, middle, right = (float(v) for v in values[at - 1 : at + 2])
+    bend = left - 2.0 * middle + right
+    return at + (0.5 * (left - right) / bend if bend < -1e-12 else 0.0)
