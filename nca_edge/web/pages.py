@@ -29,6 +29,8 @@ LATEST = 12
 MAPS = 5
 HEARTBEAT_S = 1.0
 """How often a stream looks whether the server is ending."""
+SILENT_S = 15.0
+"""After so long without news a sign of life is sent, so that a browser that went away is noticed."""
 STATIC = {"page.css": "text/css", "page.js": "text/javascript"}
 FILES = {"cells.csv": "text/csv", "cells.jsonl": "application/x-ndjson", "fields.jsonl": "application/x-ndjson"}
 """Files of the session that can be downloaded."""
@@ -233,32 +235,40 @@ async def events(request: Request) -> Response:
     """Server-sent events: how often the session changed, and how the microscope stands."""
     from starlette.responses import StreamingResponse
 
-    return StreamingResponse(_stream(house_of(request)), media_type="text/event-stream", headers={"x-accel-buffering": "no"})
+    stream = _stream(house_of(request), words_of(request))
+    return StreamingResponse(stream, media_type="text/event-stream", headers={"x-accel-buffering": "no"})
 
 
-async def _stream(house: House) -> AsyncIterator[str]:
-    rung = house.desk.bell.listen()
+async def _stream(house: House, words: Words) -> AsyncIterator[str]:
+    rung, revision, silent_s = house.desk.bell.listen(), 0, 0.0
+    rung.set()  # begin with how things stand
     try:
-        yield f"retry: 1000\ndata: {_news(house)}\n\n"
-        silent_s = 0.0
+        yield "retry: 1000\n\n"
         while not house.closing():
             try:
                 await asyncio.wait_for(rung.wait(), HEARTBEAT_S)
             except asyncio.TimeoutError:
                 silent_s += HEARTBEAT_S
-                if silent_s >= 15:  # so that a browser that went away is noticed
+                if silent_s >= SILENT_S:
                     silent_s = 0.0
                     yield ": still here\n\n"
                 continue
             rung.clear()
-            yield f"data: {_news(house)}\n\n"
+            snapshot = await house.desk.look() if revision != house.desk.revision else None
+            revision = snapshot.revision if snapshot else revision
+            yield f"data: {_news(house, words, revision, snapshot)}\n\n"
     finally:
         house.desk.bell.leave(rung)
 
 
-def _news(house: House) -> str:
-    live = asdict(house.watch.view) if house.watch else None
-    return json.dumps({"revision": house.desk.revision, "live": live, "sent_ms": time.time() * 1000})
+def _news(house: House, words: Words, revision: int, snapshot: Snapshot | None) -> str:
+    news: dict[str, object] = {"revision": revision, "sent_ms": time.time() * 1000}
+    if house.watch:
+        news["live"] = asdict(house.watch.view)
+    if snapshot is not None:
+        state = snapshot.state.value
+        news["head"] = {"queued": len(snapshot.queue), "state": state.lower(), "text": words(f"state.{state}")}
+    return json.dumps(news)
 
 
 async def missing(request: Request, error: Exception | None) -> Response:

@@ -10,19 +10,21 @@ import secrets
 import socket
 import ssl
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nca_edge.errors import MissingExtraError, StorageError, UsageError
 from nca_edge.i18n import LANGUAGES, Words
-from nca_edge.session import Session
+from nca_edge.session import Session, SlideFacts, State
 from nca_edge.web.desk import Bell, Desk
 from nca_edge.web.guard import Door
 from nca_edge.web.house import House
+from nca_edge.web.watch import Watch
 
 if TYPE_CHECKING:
-    import uvicorn
+    from nca_edge.live import LiveRequest
 
 GRACE_S = 2.0
 """For what is being answered when the server ends."""
@@ -161,7 +163,78 @@ def open_session(folder: Path, say: Callable[[str], None]) -> Session:
         return session
 
 
-def notice(words: Words, address: Address, session: Session) -> str:
+@dataclass(frozen=True, slots=True)
+class ServeRequest:
+    """What the user asked for."""
+
+    address: Address
+    live: LiveRequest | None
+    """A count at the microscope; None: ``session`` is looked through."""
+    session: Path | None
+    """The session to look through, where nothing is counted."""
+    slide: SlideFacts
+    """What is counted and by whom; empty texts leave a session's own."""
+    language: str | None = None
+    """Of the page; None: what each browser prefers."""
+
+
+def run(request: ServeRequest, say: Callable[[str], None], show: Callable[[str], None]) -> None:
+    """Serve until stopped; ``show`` gets the address.
+
+    Raises
+    ------
+    UsageError, MissingExtraError, BundleError, StorageError
+        Before the address is shown.
+    """
+    check(request.address, request.language)
+    listening = bind(request.address)  # first: nothing is created where the page could not be served
+    with listening, _session(request, say) as (session, live):
+        desk = Desk(session, Bell())
+        house = House(desk, door_of(request.address, listening.getsockname()[1]), language=request.language)
+        house.warning = _notice(Words(request.language or "en"), request.address, session)
+        if house.warning:
+            say(house.warning)
+        if live is not None:
+            house.watch = Watch(live, desk.touched, desk.bell.ring)
+            house.watch.start()
+        show(url_of(request.address, house.door))
+        try:
+            _answer(house, listening, request.address)
+        finally:
+            if house.watch is not None:
+                house.watch.end(GRACE_S)
+            desk.close()
+
+
+@contextmanager
+def _session(request: ServeRequest, say: Callable[[str], None]) -> Iterator[tuple[Session, Any]]:
+    """The session, and the live count that goes on in it."""
+    if request.live is None:
+        if request.session is None:
+            raise UsageError("Give a camera (--camera, or a SOURCE such as v4l2:0) to count, or --session DIR to review.")
+        with open_session(request.session, say) as session:
+            _describe(session, request.slide)
+            yield session, None
+        return
+    from nca_edge.live import begin
+
+    with begin(request.live, say) as live:
+        _describe(live.session, request.slide)
+        yield live.session, live
+
+
+def _describe(session: Session, given: SlideFacts) -> None:
+    """Write down what the command line said of the slide; what it left out stays."""
+    known = session.slide
+    slide = replace(
+        known, specimen=given.specimen or known.specimen, slide=given.slide or known.slide,
+        operator=given.operator or known.operator, target=given.target or known.target,
+    )  # fmt: skip
+    if slide != known:
+        session.describe(slide, slide.operator or "operator")
+
+
+def _notice(words: Words, address: Address, session: Session) -> str:
     """What stands on every page because of how it is served."""
     told = [words("serve.read_only")] if session.read_only else []
     if not address.loopback and address.cert is None:
@@ -169,7 +242,7 @@ def notice(words: Words, address: Address, session: Session) -> str:
     return " ".join(told)
 
 
-def serve(house: House, listening: socket.socket, address: Address) -> None:
+def _answer(house: House, listening: socket.socket, address: Address) -> None:
     """Answer until SIGINT or SIGTERM; then streams end, and what was begun is finished."""
     import uvicorn
 

@@ -10,13 +10,20 @@ from typing import Any, Protocol
 
 from PIL import Image
 
+from nca_edge.errors import CameraError
 from nca_edge.records import Image8
 
 JPEG_QUALITY = 80
+AGAIN_S = 2.0
+"""Pause before a camera that could not be opened at all is tried again: the page stays up meanwhile."""
+Boxes = tuple[tuple[float, float, float, float, str], ...]
 
 
 class Live(Protocol):
     """What the page needs of ``nca_edge.live.LiveRun``."""
+
+    def start(self) -> None:
+        """Open the camera and begin; CameraError where there is none."""
 
     def events(self) -> Iterator[Any]:
         """Every ``LiveEvent`` from now on."""
@@ -48,7 +55,7 @@ class LiveView:
     """Running number of the picture; 0: none yet."""
     size: tuple[int, int] = (4, 3)
     """(width, height) px of the picture."""
-    boxes: tuple[tuple[float, float, float, float, str], ...] = ()
+    boxes: Boxes = ()
     """(x, y, w, h, class) in px of the picture, of the field that is looked at."""
     paused: bool = False
     ended: bool = False
@@ -65,7 +72,9 @@ class Watch:
         self._committed, self._changed = committed, changed
         self._picture: Image8 | None = None
         self._jpeg: tuple[int, bytes] = (0, b"")
-        self._boxes: tuple[tuple[float, float, float, float, str], ...] = ()
+        self._boxes: Boxes = ()
+        self._trouble = ""
+        self._over = threading.Event()
         self._lock = threading.Lock()
         self._events = live.events()  # listened to from now on, before the first event
         self._thread = threading.Thread(target=self._follow, name="page-watch", daemon=True)
@@ -74,8 +83,10 @@ class Watch:
         """Begin to follow."""
         self._thread.start()
 
-    def join(self, wait_s: float) -> None:
-        """Wait for the last event."""
+    def end(self, wait_s: float) -> None:
+        """End the count, and wait until what was read is stored."""
+        self._over.set()
+        self.live.stop()
         self._thread.join(wait_s)
 
     def act(self, action: str) -> bool:
@@ -98,19 +109,31 @@ class Watch:
             return self._jpeg[1]
 
     def _follow(self) -> None:
+        while not self._over.is_set():
+            try:
+                self.live.start()
+                break
+            except CameraError as error:
+                self._set(camera="lost", text=str(error))
+                self._over.wait(AGAIN_S)
+        else:
+            return
         for event in self._events:
             self._take(event)
 
     def _take(self, event: Any) -> None:
         before = self.view
-        if event.kind == "field" and event.reading is not None:
-            self._boxes = _boxes(event)
         field = "stopped" if event.kind == "ended" else event.state
         if field == "seen" and before.field in ("new", "counted"):
             field = "counted"  # not "seen before": it was this moment
-        news: dict[str, Any] = {"field": field, "camera": event.camera.state, "text": event.camera.text}
-        news["ended"] = before.ended or event.kind == "ended"
-        news["boxes"] = self._boxes if field in ("new", "seen", "counted", "stopped", "paused") else ()
+        if field in ("moving", "waiting"):
+            self._boxes = ()
+        if event.kind == "field":
+            self._boxes, self._trouble = _boxes(event, before.size[0]), ""
+        if event.kind in ("trouble", "undone", "ended"):
+            self._trouble = event.text
+        news: dict[str, Any] = {"field": field, "camera": event.camera.state, "text": event.camera.text or self._trouble}
+        news |= {"boxes": self._boxes, "ended": before.ended or event.kind == "ended"}
         if event.frame is not None:
             height, width = event.frame.shape[:2]
             self._picture = event.frame
@@ -126,7 +149,11 @@ class Watch:
             self._changed()
 
 
-def _boxes(event: Any) -> tuple[tuple[float, float, float, float, str], ...]:
-    """Boxes of the cells of a stored field, px of its full frame."""
-    cells = event.reading.cells
-    return tuple((c.detection.box.x, c.detection.box.y, c.detection.box.w, c.detection.box.h, c.prediction.label) for c in cells)
+def _boxes(event: Any, width: int) -> Boxes:
+    """Boxes of the cells of a stored field, from px of the camera's full frame to px of a picture ``width`` px wide."""
+    scale = width / (event.camera.settings.get("width") or width)
+    found = ((c.detection.box, c.prediction) for c in event.reading.cells)
+    return tuple(
+        (box.x * scale, box.y * scale, box.w * scale, box.h * scale, "" if prediction.unsure else prediction.label)
+        for box, prediction in found
+    )

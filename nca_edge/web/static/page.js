@@ -174,8 +174,18 @@ async function refresh() {
 
 function show(told) {
   if (say.dataset.lost) { delete say.dataset.lost; location.reload(); return; }
+  if (told.head) showHead(told.head);
   if (told.revision !== revision) { revision = told.revision; refresh(); }
   if (told.live && live) showLive(told.live);
+}
+
+function showHead(head) {
+  const state = document.querySelector(".state");
+  state.className = `state state-${head.state}`;
+  state.textContent = head.text;
+  const number = document.getElementById("queued");
+  number.textContent = head.queued;
+  number.hidden = !head.queued;
 }
 
 function showLive(now) {
@@ -200,7 +210,7 @@ function drawBoxes(now) {
   document.getElementById("frame").style.aspectRatio = `${width} / ${height}`;
   svg.replaceChildren(...(now.boxes || []).flatMap(([x, y, w, h, name]) => [
     draw("rect", { class: "under", x, y, width: w, height: h }), draw("rect", { x, y, width: w, height: h }),
-    draw("text", { x, y: Math.max(y - height * 0.01, height * 0.04), "font-size": height * 0.04 }, name),
+    draw("text", { x, y: Math.max(y - height * 0.01, height * 0.04), "font-size": height * 0.045 }, name ? texts[`class.${name}`] || name : "?"),
   ]));
 }
 
