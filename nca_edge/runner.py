@@ -134,7 +134,8 @@ def _resume_command(request: RunRequest, session: Session) -> str:
 class open_session:
     """The session with the classifier it is bound to, closed at the end."""
 
-    def __init__(self, request: RunRequest) -> None:
+    def __init__(self, request: RunRequest, slide: SlideFacts | None = None) -> None:
+        """``slide``: what is kept of a new session; None: its target alone."""
         choice, um_per_px = request.choice, request.um_per_px
         if request.session is not None:
             self.session = Session.open(request.session)
@@ -153,7 +154,7 @@ class open_session:
         else:
             self.classifier = load(choice)
             folder = request.out or _free_folder(request.source)
-            self.session = Session.create(folder, self.classifier.facts(um_per_px), SlideFacts(target=request.target))
+            self.session = Session.create(folder, self.classifier.facts(um_per_px), slide or SlideFacts(target=request.target))
 
     def __enter__(self) -> tuple[Session, Classifier]:
         return self.session, self.classifier

@@ -17,6 +17,6 @@ from nca_edge.camera.reader import Reader
 from nca_edge.camera.uri import is_live, open_uri
 
 __all__ = [
-    "FORMATS", "IMAGE_SUFFIXES", "MAX_PIXELS", "CameraStatus", "Reader", "Shot", "Source", "field_name", "file_frames", "is_live",
-    "list_images", "open_uri", "read_image",
+    "FORMATS", "IMAGE_SUFFIXES", "MAX_PIXELS", "CameraStatus", "Reader", "Shot", "Source", "field_name", "file_frames",
+    "is_live", "list_images", "open_uri", "read_image",
 ]  # fmt: skip

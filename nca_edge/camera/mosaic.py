@@ -65,10 +65,10 @@ def folder_mosaic(folder: Path) -> Mosaic:
     """
     files = list_images(folder)
     sizes = {path: _size(path) for path in files}
-    (common, _), *_ = Counter(size for size in sizes.values() if size).most_common(1) or [(None, 0)]
-    if common is None:
+    common = Counter(size for size in sizes.values() if size).most_common(1)
+    if not common:
         raise UsageError(f"{folder}: none of its images can be read; give a folder of fields.")
-    chosen = [path for path in files if sizes[path] == common][:MOST_TILES]
+    chosen = [path for path in files if sizes[path] == common[0][0]][:MOST_TILES]
     return laid_fields(chosen)
 
 

@@ -98,7 +98,8 @@ class Operator:
         places = [(x, y) for row, y in enumerate(ys) for x in (xs if row % 2 == 0 else xs[::-1])]
         slack = 0.03 * np.array(self.view)
         rests: list[_Rest] = []
-        now_s, done = 0.0, []
+        now_s = 0.0
+        done: list[tuple[float, float]] = []
         for place in places:
             todo = [place]
             if done and rng.random() < habits.returns:

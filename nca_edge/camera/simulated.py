@@ -54,7 +54,7 @@ class TestOptions:
             raise UsageError(f"test: {error}; write it like test:?seed=2&fps=10&size=640x480.") from error
         if unknown := set(faults) - set(FAULTS):
             raise UsageError(f"test: there is no fault {sorted(unknown)[0]!r}; choose among {', '.join(FAULTS)}.")
-        if not (64 <= min(out.size) and max(out.size) <= 4096 and 0.1 <= out.fps <= 120):
+        if not (min(out.size) >= 64 and max(out.size) <= 4096 and 0.1 <= out.fps <= 120):
             raise UsageError("test: size must be 64 to 4096 px a side, fps 0.1 to 120.")
         return out
 
@@ -99,7 +99,7 @@ class Microscope:
             level = ndimage.gaussian_filter(level, (pose.blur_px, pose.blur_px, 0), truncate=3.0)
         level = level[margin : margin + height, margin : margin + width] * self._lamp
         level += self._rng.normal(0.0, NOISE, level.shape[:2]).astype(np.float32)[..., None]
-        return np.clip(np.rint(level), 0, 255).astype(np.uint8)
+        return np.asarray(np.clip(np.rint(level), 0, 255), np.uint8)
 
 
 class SimulatedCamera:

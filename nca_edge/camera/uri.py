@@ -9,7 +9,7 @@
 ``http://HOST/...``, ``https://...``  MJPEG stream, or one picture that is asked for again and again
 ``watch:FOLDER``                      each image that another program writes there
 ``pipe:FILE``                         MJPEG from a pipe (FIFO) that another program writes
-``lavfi:GRAPH``                       a picture that FFmpeg makes, such as ``lavfi:testsrc=size=640x480:rate=10`` (extra ``camera``)
+``lavfi:GRAPH``                       what FFmpeg makes, such as ``lavfi:testsrc=size=640x480:rate=10`` (extra ``camera``)
 ``test:``, ``test:FOLDER``            a simulated microscope
 a video file                          a recording (extra ``camera``)
 ====================================  =================================================================================

@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from nca_edge import RESEARCH_USE, __version__
-from nca_edge.cli import board, cells, page, workstation
+from nca_edge.cli import board, cells, page, sessions, workstation
 from nca_edge.errors import NcaEdgeError
 from nca_edge.terminal import say, silence
 
@@ -29,6 +29,7 @@ for _command in (
 ):  # fmt: skip
     app.command()(_command)
 app.add_typer(board.models_app, name="models")
+app.add_typer(sessions.sessions_app, name="session")
 
 
 @app.callback(invoke_without_command=True)

@@ -11,8 +11,8 @@ Stands beside ``runner`` above ``pipeline``. What others may rely on::
 ``events()`` may be called by any number of watchers, each in its own thread, before or after ``start``; one that is slow loses
 pictures, never slows the count. ``live.latest`` and ``live.latest_frame`` are the last event and the last picture (None before
 the first). ``live.pause()``, ``live.resume()``, ``live.undo()`` and ``live.stop()`` return at once and may be called from any
-thread; ``live.stop()`` lets what was analysed be stored, then the last event is ``ended``. ``live.session`` is the open session,
-``live.folder`` its folder; with ``begin`` all is closed at the end of the ``with``.
+thread; ``live.stop()`` lets what was analysed be stored, then the last event is ``ended``. ``live.session`` is the open
+session, ``live.folder`` its folder; with ``begin`` all is closed at the end of the ``with``.
 """
 
 from nca_edge.live.events import FieldState, LiveEvent

@@ -203,7 +203,7 @@ def _covered(places: list[Place], position: Position, size: tuple[int, int]) -> 
 
 
 def _freed(spot: Spot, place: Place, position: Position, slack: float) -> bool:
-    """Whether a cell that a place's edge cut now shows more of itself: each edge that cut it lies ``slack`` px inside the frame."""
+    """Whether a cell that a place's edge cut now shows more of itself: each edge that cut it lies ``slack`` px inside."""
     px, py = place.position.x, place.position.y
     right, bottom = px + place.size[0], py + place.size[1]
     freed = True

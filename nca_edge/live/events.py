@@ -32,7 +32,7 @@ class LiveEvent:
     kind: Kind
     state: FieldState
     frame: Image8 | None
-    """(height, width, 3) uint8 RGB, the newest frame, at most ``LiveOptions.view_px`` on its long side; of ``frame`` events only."""
+    """(height, width, 3) uint8 RGB, the newest frame, at most ``LiveOptions.view_px`` a side; of ``frame`` events only."""
     reading: Reading | None
     """The committed field; of ``field`` events only. Its boxes are px of the camera's full frame."""
     name: str

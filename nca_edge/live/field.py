@@ -59,5 +59,5 @@ class Analyst:
             return rgb
         if self._gain is None:
             light = np.maximum(self._light.astype(np.float32), 1.0)
-            self._gain = np.float32(np.percentile(light, 99)) / light
-        return np.clip(np.rint(rgb * self._gain), 0, 255).astype(np.uint8)
+            self._gain = np.asarray(np.percentile(light, 99) / light, np.float32)
+        return np.asarray(np.clip(np.rint(rgb * self._gain), 0, 255), np.uint8)

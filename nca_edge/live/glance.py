@@ -7,6 +7,7 @@ running sums. Unlike phase correlation it says how alike the overlap is, at any 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +34,7 @@ class Glance:
     spectrum: NDArray[np.complex64]
     """rfft2 of ``small``, padded to ``padded(small.shape)``."""
     sums: NDArray[np.float64]
-    """(h + 1, w + 1, 2) running sums of ``small`` and of its square."""
+    """(2, h + 1, w + 1) float64, running sums of ``small`` and of its square."""
     focus: float
     """Share of fine detail, 0..1; compare within one place only."""
     contrast: float
@@ -71,9 +72,9 @@ def glance(rgb: Image8) -> Glance:
     small = level - ndimage.gaussian_filter(level, 0.12 * max(level.shape), mode="nearest")
     small -= small.mean()
     h, w = small.shape
-    sums = np.zeros((h + 1, w + 1, 2))
-    sums[1:, 1:, 0] = small.cumsum(0, np.float64).cumsum(1)
-    sums[1:, 1:, 1] = (small**2).cumsum(0, np.float64).cumsum(1)
+    sums = np.zeros((2, h + 1, w + 1))
+    sums[0, 1:, 1:] = small.cumsum(0, np.float64).cumsum(1)
+    sums[1, 1:, 1:] = (small**2).cumsum(0, np.float64).cumsum(1)
     spectrum = fft.rfft2(small, padded(small.shape)).astype(np.complex64)
     return Glance(small, factor, spectrum, sums, _focus(np.asarray(middle, np.float32)), float(small.std()))
 
@@ -108,31 +109,52 @@ def match(first: Glance, second: Glance, least: float = LEAST_OVERLAP) -> Match 
     if first.small.shape != second.small.shape:
         return None
     h, w = first.small.shape
-    cross = fft.irfft2(first.spectrum * second.spectrum.conj(), padded((h, w)))
-    dy, dx = np.arange(-h + 1, h), np.arange(-w + 1, w)
-    n = np.multiply.outer(h - np.abs(dy), w - np.abs(dx)).astype(np.float64)
-    one, two = _overlap_sums(first.sums, dy, dx), _overlap_sums(second.sums, -dy, -dx)
-    covariance = cross[dy[:, None], dx[None, :]] - one[..., 0] * two[..., 0] / n
-    power = (one[..., 1] - one[..., 0] ** 2 / n) * (two[..., 1] - two[..., 0] ** 2 / n)
-    likeness = np.where(n >= least * h * w, covariance / np.sqrt(np.maximum(power, 1e-9)), -1.0)
+    shifts = _shifts(h, w)
+    cross = fft.irfft2(first.spectrum * second.spectrum.conj(), padded((h, w)), overwrite_x=True)
+    cross = np.roll(cross, (h - 1, w - 1), (0, 1))[: 2 * h - 1, : 2 * w - 1]
+    one, two = _overlap_sums(first.sums, shifts), _overlap_sums(second.sums, shifts)[:, ::-1, ::-1]
+    covariance = cross - one[0] * two[0] * shifts.per_n
+    power = (one[1] - one[0] ** 2 * shifts.per_n) * (two[1] - two[0] ** 2 * shifts.per_n)
+    likeness = np.where(shifts.share >= least, covariance / np.sqrt(np.maximum(power, np.float32(1e-9))), np.float32(-1))
     # Chance likeness grows as the overlap shrinks, as 1 / sqrt(n): a large overlap may be a little less alike.
-    score = likeness * (n / (h * w)) ** 0.25
-    y, x = np.unravel_index(int(np.argmax(score)), score.shape)
+    y, x = np.unravel_index(int(np.argmax(likeness * shifts.weight)), likeness.shape)
     fy, fx = _peak(likeness[:, x], int(y)), _peak(likeness[y], int(x))
-    return Match(
-        (fx - w + 1) * first.factor, (fy - h + 1) * first.factor, float(likeness[y, x]), float(n[y, x] / (h * w))
-    )  # fmt: skip
+    share = float(shifts.share[y, x])
+    return Match((fx - w + 1) * first.factor, (fy - h + 1) * first.factor, float(likeness[y, x]), share)
 
 
-def _overlap_sums(sums: NDArray[np.float64], dy: NDArray[np.intp], dx: NDArray[np.intp]) -> NDArray[np.float64]:
-    """Sums over the part of a frame that another one, shifted by (dy, dx), covers: (len(dy), len(dx), 2)."""
-    h, w = sums.shape[0] - 1, sums.shape[1] - 1
-    top, bottom = np.maximum(dy, 0)[:, None], (h + np.minimum(dy, 0))[:, None]
-    left, right = np.maximum(dx, 0)[None, :], (w + np.minimum(dx, 0))[None, :]
-    return np.asarray(sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left])
+@dataclass(frozen=True, slots=True)
+class _Shifts:
+    """All shifts of one frame over another of its size, and what only depends on that size."""
+
+    rows: tuple[NDArray[np.intp], NDArray[np.intp]]
+    """First and last row + 1 of the overlap, in the first frame: (2h - 1,) each."""
+    cols: tuple[NDArray[np.intp], NDArray[np.intp]]
+    """The same of columns: (2w - 1,) each."""
+    per_n: Image32
+    """1 / pixels of the overlap: (2h - 1, 2w - 1)."""
+    share: Image32
+    """Overlap, share of a frame."""
+    weight: Image32
+    """Fourth root of the share."""
 
 
-def _peak(values: NDArray[np.float64], at: int) -> float:
+@lru_cache(4)
+def _shifts(h: int, w: int) -> _Shifts:
+    dy, dx = np.arange(-h + 1, h), np.arange(-w + 1, w)
+    n = np.multiply.outer(h - np.abs(dy), w - np.abs(dx)).astype(np.float32)
+    share = n / np.float32(h * w)
+    rows, cols = (np.maximum(dy, 0), h + np.minimum(dy, 0)), (np.maximum(dx, 0), w + np.minimum(dx, 0))
+    return _Shifts(rows, cols, 1 / n, share, share ** np.float32(0.25))
+
+
+def _overlap_sums(sums: NDArray[np.float64], shifts: _Shifts) -> Image32:
+    """Sums over the part of a frame that another one covers, for each shift: (2, 2h - 1, 2w - 1) float32."""
+    across = np.take(sums, shifts.cols[1], 2) - np.take(sums, shifts.cols[0], 2)
+    return (np.take(across, shifts.rows[1], 1) - np.take(across, shifts.rows[0], 1)).astype(np.float32)
+
+
+def _peak(values: Image32, at: int) -> float:
     """Place of a maximum to a part of a pixel: the parabola through three neighbours."""
     if not 0 < at < len(values) - 1:
         return float(at)

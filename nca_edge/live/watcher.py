@@ -84,6 +84,15 @@ class Watcher:
             return Look("moving", False, self._rest, now, self._position)
         return self._judge(now, size)
 
+    def still(self, rgb: Image8) -> Look:
+        """Judge a field that somebody else chose and photographed: it rests, and is read unless it was read before."""
+        now, size = glance(rgb), (rgb.shape[1], rgb.shape[0])
+        self._rest += 1
+        position = self.chart.locate(now, None, size)
+        if position is not None and self.chart.seen(position, size):
+            return Look("seen", False, self._rest, now, position)
+        return Look("new", True, self._rest, now, position or self.chart.new_sheet())
+
     def answer(self, rest: int, what: Answer, focus: float) -> None:
         """Told what became of the frame of ``rest`` that was read at sharpness ``focus``."""
         self._answer = rest, what, focus
@@ -130,6 +139,6 @@ class Watcher:
         if self._answer is None or self._answer[0] != self._rest:
             return "new"
         _, what, focus = self._answer
-        if what in ("blurred", "rejected"):
-            return what if abs(now.focus - focus) <= CHANGED * focus else None  # type: ignore[return-value]
+        if what == "blurred" or what == "rejected":
+            return what if abs(now.focus - focus) <= CHANGED * focus else None
         return "seen"

@@ -74,19 +74,23 @@ def rows_of(found: Iterable[sqlite3.Row]) -> Iterator[AuditRow]:
         yield AuditRow(row["sequence"], row["at"], row["actor"], row["action"], payload, row["previous"], row["hash"])
 
 
-def broken_links(connection: sqlite3.Connection) -> list[str]:
-    """One sentence for every row that is not what it was, or not where it was; empty for a sound chain."""
+def raw_rows(connection: sqlite3.Connection) -> list[tuple[Any, ...]]:
+    """The table ``audit`` as it is."""
+    return [tuple(row) for row in connection.execute("SELECT * FROM audit ORDER BY sequence").fetchall()]
+
+
+def broken_links(chain: Iterable[tuple[Any, ...]]) -> list[str]:
+    """One sentence for each of ``raw_rows`` that is not what it was, or not where it was; empty for a sound chain."""
     found = []
-    expected, previous = 1, GENESIS
-    for row in connection.execute("SELECT * FROM audit ORDER BY sequence").fetchall():
-        columns = tuple(row)
-        if row["sequence"] != expected:
+    expected, last = 1, GENESIS
+    for sequence, *rest, previous, digest in chain:
+        if sequence != expected:
             found.append(f"audit row {expected} is missing.")
-        elif row["previous"] != previous:
+        elif previous != last:
             found.append(f"audit row {expected} does not follow the row before it.")
-        if row_hash(columns[:6]) != row["hash"]:
-            found.append(f"audit row {row['sequence']} was changed.")
-        expected, previous = row["sequence"] + 1, row["hash"]
+        if row_hash((sequence, *rest, previous)) != digest:
+            found.append(f"audit row {sequence} was changed.")
+        expected, last = sequence + 1, digest
     return found
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
-from nca_edge.errors import MissingExtraError, NcaEdgeError
+from nca_edge.errors import NcaEdgeError
 from nca_edge.web.guard import Guard
 from nca_edge.web.house import House
 
 if TYPE_CHECKING:
-    from starlette.applications import Starlette
     from starlette.routing import Route
 
 
@@ -25,31 +25,19 @@ def routes() -> list[Route]:
         "/picture/{cell}/{kind}.png": pages.picture, "/live.jpg": pages.live_picture, "/events": pages.events,
         "/static/{name}": pages.static,
     }  # fmt: skip
-    changed = [Route(f"/do/{what}", _doing(what), methods=["POST"]) for what in changes.DO]
-    return [Route(path, handler, methods=["GET"]) for path, handler in shown.items()] + changed
+    changed = {f"/do/{what}": partial(changes.change, make) for what, make in changes.DO.items()}
+    return [Route(path, handler, methods=["GET"]) for path, handler in shown.items()] + [
+        Route(path, handler, methods=["POST"]) for path, handler in changed.items()
+    ]
 
 
-def _doing(what: str):  # type: ignore[no-untyped-def]
-    from nca_edge.web import changes
+def build(house: House) -> Guard:
+    """The application; nothing in it answers before the guard has looked, not even an error."""
+    from starlette.applications import Starlette
 
-    async def do(request):  # type: ignore[no-untyped-def]
-        request.path_params["what"] = what
-        return await changes.change(request)
-
-    return do
-
-
-def build(house: House) -> Starlette:
-    """The application; nothing in it answers before the guard has looked."""
-    try:
-        from starlette.applications import Starlette
-        from starlette.middleware import Middleware
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("web", "The page") from error
     from nca_edge.web import pages
 
-    handlers = {404: pages.missing, NcaEdgeError: pages.failed}
-    app = Starlette(routes=routes(), middleware=[Middleware(Guard, door=house.door)], exception_handlers=handlers)
+    app = Starlette(routes=routes(), exception_handlers={404: pages.missing, NcaEdgeError: pages.failed, Exception: pages.failed})
     app.router.redirect_slashes = False
     app.state.house = house
-    return app
+    return Guard(app, house.door)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from nca_edge.errors import NcaEdgeError, UsageError
 from nca_edge.i18n import LANGUAGES
@@ -19,24 +19,25 @@ if TYPE_CHECKING:
 
     from nca_edge.session import Session
 
+Change: TypeAlias = "Callable[[Request, dict[str, Any]], Awaitable[dict[str, Any]]]"
 MOST_CELLS = 24
 """Cells that one change may accept: a page of the gallery, all of which were on the screen."""
 
 
-async def change(request: Request) -> Response:
-    """Every change comes in here; ``DO`` says who makes it."""
+async def change(make: Change, request: Request) -> Response:
+    """Every change comes in here; ``make``: who makes it, of ``DO``."""
     from starlette.responses import JSONResponse
 
     values = await _values(request)
     if values is None:
         return JSONResponse({"error": words_of(request)("do.failed")}, 400)
     try:
-        answer, status = await DO[request.path_params["what"]](request, values), 200
+        answer = await make(request, values)
     except NcaEdgeError as error:
-        answer, status = {"error": str(error)}, 409
+        answer = {"error": str(error)}
     if "who" in answer:
         return JSONResponse({"error": words_of(request)("do.who"), "go": "/who"}, 409)
-    response = JSONResponse(answer, 409 if "error" in answer else status)
+    response = JSONResponse(answer, 409 if "error" in answer else 200)
     if "language" in answer:
         response.set_cookie(LANGUAGE_COOKIE, answer["language"], max_age=31_536_000, httponly=True, samesite="strict")
     return response
@@ -129,7 +130,7 @@ async def live(request: Request, values: dict[str, Any]) -> dict[str, Any]:
     return {"stay": True}
 
 
-DO: dict[str, Callable[[Request, dict[str, Any]], Awaitable[dict[str, Any]]]] = {
+DO: dict[str, Change] = {
     "reclassify": reclassify, "accept": accept, "undo": undo, "sign": sign, "amend": amend, "abandon": abandon,
     "operator": operator, "language": language, "live": live,
 }  # fmt: skip

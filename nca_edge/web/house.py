@@ -135,9 +135,9 @@ def live_texts(words: Words) -> str:
     """Words that the script puts on the page by itself, as JSON that cannot end its element."""
     from nca_edge.i18n import catalogue
 
-    keys = ("moving", "settling", "blurred", "rejected", "seen", "new", "counted", "paused", "waiting", "stopped")
+    keys = ("moving", "blurred", "rejected", "seen", "new", "counted", "paused", "waiting", "stopped")
     texts = {f"field.{key}": words(f"field.{key}") for key in keys}
-    texts |= {f"camera.{key}": words(f"camera.{key}") for key in ("open", "opening", "stale", "lost", "retry", "closed", "ended")}
+    texts |= {f"camera.{key}": words(f"camera.{key}") for key in ("open", "opening", "stale", "lost", "retry", "ended")}
     texts |= {key: words(key) for key in catalogue(FALLBACK) if key.startswith("class.")}
     return json.dumps(texts).replace("<", "\\u003c")
 

@@ -156,7 +156,7 @@ def open_session(folder: Path, say: Callable[[str], None]) -> Session:
     try:
         return Session.open(folder)
     except StorageError as error:
-        if not (isinstance(error.__cause__, OSError) or "read-only" in str(error)):
+        if os.access(folder, os.W_OK):
             raise
         session = Session.open(folder, read_only=True)
         say(f"{error} Until then this session can be looked at and not changed.")

@@ -116,10 +116,10 @@ class Browser:
 def served(*arguments: object) -> Iterator[Browser]:
     """``nca-edge serve`` as a process of its own; ended as systemd does it."""
     process = start(*arguments)
-    assert process.stdout
-    line = process.stdout.readline()
-    assert line.startswith("Open http"), line + (process.stderr.read() if process.stderr else "")
     try:
+        assert process.stdout and process.stderr
+        line = process.stdout.readline()
+        assert line.startswith("Open http"), line + process.stderr.read()
         yield Browser(line.split()[1], process).enter()
     finally:
         if process.poll() is None:

@@ -10,13 +10,15 @@ import pytest
 pytest.importorskip("starlette", reason="needs the web extra")
 pytest.importorskip("uvicorn", reason="needs the web extra")
 
+from starlette.applications import Starlette
+
 from pages import Answer, Browser, make_session, served
 
 from nca_edge import RESEARCH_USE
 from nca_edge.session import Session
 from nca_edge.web.app import build, routes
 from nca_edge.web.desk import Bell
-from nca_edge.web.guard import HEADERS, LARGEST_BODY, Door
+from nca_edge.web.guard import HEADERS, LARGEST_BODY, Door, Guard
 from nca_edge.web.house import House
 
 FILLED = {"{cell}": "000001-001", "{kind}": "crop", "{name}": "cells.csv"}
@@ -55,7 +57,9 @@ def test_the_router_serves_these_routes_and_no_other(tmp_path: Path) -> None:
     class Nothing:
         bell = Bell()
 
-    app = build(House(Nothing(), Door(frozenset({"127.0.0.1:1"}), "t" * 32, 1)))  # type: ignore[arg-type]
+    guard = build(House(Nothing(), Door(frozenset({"127.0.0.1:1"}), "t" * 32, 1)))  # type: ignore[arg-type]
+    app = guard.app
+    assert isinstance(guard, Guard) and isinstance(app, Starlette)
     assert [(route.path, route.methods) for route in app.routes] == [(route.path, route.methods) for route in routes()]
     assert len(ALL) == len(set(ALL)) >= 20 and all(path.startswith("/do/") for _, path in CHANGES)
 

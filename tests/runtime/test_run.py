@@ -10,7 +10,6 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +21,7 @@ from PIL import Image
 from nca_edge import RESEARCH_USE, runner
 from nca_edge.bundle import load_bundle, shipped_models
 from nca_edge.classifier import ModelChoice
-from nca_edge.errors import UsageError
+from nca_edge.errors import StorageError, UsageError
 from nca_edge.records import (
     Box,
     CellReading,
@@ -396,27 +395,21 @@ def test_stopped_while_the_report_is_written(dark: Write, call: Call, tmp_path: 
 
 
 def test_two_runs_on_one_session(made_up: MadeUp, tmp_path: Path) -> None:
-    """Each field is counted once."""
+    """The second one is refused with the first one's process id; the first one goes on."""
     source = made_up.source(6)
     runner.run(request(source / "00.png", tmp_path / "s"), Heard().show, Heard().append)
-    meet = threading.Barrier(2, timeout=30)
-    made_up.before_field = lambda name: meet.wait() and None
-    results: list[object] = []
+    refused: list[str] = []
 
-    def go() -> None:
-        try:
-            outcome = runner.run(request(source, tmp_path / "s", resume=True), Heard().show, Heard().append)
-            results.append(outcome.table.leukocytes)
-        except Exception as error:
-            results.append(error)
-            meet.abort()
+    def meanwhile(name: str) -> None:
+        with pytest.raises(StorageError) as caught:
+            runner.run(request(source, tmp_path / "s", resume=True), Heard().show, Heard().append)
+        refused.append(str(caught.value))
 
-    threads = [threading.Thread(target=go) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert results == [6, 6]
+    made_up.before_field = meanwhile
+    outcome = runner.run(request(source, tmp_path / "s", resume=True), Heard().show, Heard().append)
+    assert outcome.table.leukocytes == 6
+    said = f"The session {tmp_path / 's'} is in use by process {os.getpid()}: end that one first, or give another folder."
+    assert refused == [said] * 5
     assert [field["field"] for field in lines(tmp_path / "s" / "fields.jsonl")] == [f"{n:02}.png" for n in range(6)]
 
 
