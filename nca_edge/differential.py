@@ -115,7 +115,8 @@ class Differential:
             return f"{self.blasts} suspected {'blast' if self.blasts == 1 else 'blasts'} among {self.leukocytes} leukocytes."
         if self.blast_limit is None:
             return "No leukocyte was named: nothing can be said about blasts."
-        return f"{self.named} cells without a blast exclude more than {self.blast_limit_up:.1f} % at 95 %, if the model misses none."
+        limit = f"{self.blast_limit_up:.1f}"
+        return f"{self.named} cells without a blast exclude more than {limit} % at 95 %, if the model misses none."
 
     @property
     def blast_limit_up(self) -> float:

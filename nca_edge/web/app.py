@@ -37,7 +37,9 @@ def build(house: House) -> Guard:
 
     from nca_edge.web import pages
 
-    app = Starlette(routes=routes(), exception_handlers={404: pages.missing, NcaEdgeError: pages.failed, Exception: pages.failed})
+    app = Starlette(
+        routes=routes(), exception_handlers={404: pages.missing, NcaEdgeError: pages.failed, Exception: pages.failed}
+    )
     app.router.redirect_slashes = False
     app.state.house = house
     return Guard(app, house.door)

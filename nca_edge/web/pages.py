@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import asdict
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nca_edge.errors import NcaEdgeError
 from nca_edge.web.house import House, blast_sentence, environment, head_of, house_of, href, live_texts, page, words_of
@@ -34,7 +34,9 @@ SILENT_S = 15.0
 STATIC = {"page.css": "text/css", "page.js": "text/javascript"}
 FILES = {"cells.csv": "text/csv", "cells.jsonl": "application/x-ndjson", "fields.jsonl": "application/x-ndjson"}
 """Files of the session that can be downloaded."""
-REPORT_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+REPORT_POLICY = (
+    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 """The report brings its own, stricter policy: this one adds to it what a meta element cannot say."""
 
 
@@ -57,7 +59,7 @@ async def count_part(request: Request) -> Response:
     return HTMLResponse(environment().get_template("count_part.html.j2").render(values))
 
 
-def _count_values(words: Words, snapshot: Snapshot) -> dict[str, object]:
+def _count_values(words: Words, snapshot: Snapshot) -> dict[str, Any]:
     latest = snapshot.cells[: -LATEST - 1 : -1]
     return {"table": snapshot.table, "blasts": blast_sentence(words, snapshot.table), "latest": latest}
 
@@ -68,7 +70,7 @@ async def cells(request: Request) -> Response:
     snapshot = await house.desk.look()
     label, query = request.query_params.get("class", ""), request.query_params
     only_open = query.get("open") == "1"
-    some = [c for c in snapshot.sorted_cells() if label in ("", c.label) and not (only_open and (c.reviewed or not c.row.in_scope))]
+    some = [c for c in snapshot.sorted_cells() if label in ("", c.label) and not (only_open and c.settled)]
     pages = max(1, -(-len(some) // PAGE_CELLS))
     number = min(max(_whole(query.get("page", "1")), 1), pages)
     shown = some[(number - 1) * PAGE_CELLS : number * PAGE_CELLS]
@@ -116,7 +118,7 @@ async def queue(request: Request) -> Response:
     return await page(request, "queue", snapshot=snapshot, reason=shown.why, **_one(shown, snapshot))
 
 
-def _one(shown: Shown, snapshot: Snapshot) -> dict[str, object]:
+def _one(shown: Shown, snapshot: Snapshot) -> dict[str, Any]:
     return {"cell": shown, "palette": snapshot.palette, "tops": shown.row.top_channels[:MAPS], "can_change": snapshot.open}
 
 

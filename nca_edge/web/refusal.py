@@ -29,7 +29,9 @@ def reasons(words: Words, house: House, snapshot: Snapshot) -> tuple[Reason, ...
     if house.counting:
         found.append(Reason(words("sign.still_counting"), "/", words("nav.count")))
     if snapshot.unidentified:
-        found.append(Reason(words("sign.unidentified", n=snapshot.unidentified), "/cells?class=unidentified", words("nav.cells")))
+        found.append(
+            Reason(words("sign.unidentified", n=snapshot.unidentified), "/cells?class=unidentified", words("nav.cells"))
+        )
     if snapshot.unreviewed:
         where = ("/queue", words("nav.queue")) if snapshot.queue else ("/cells?open=1", words("nav.cells"))
         found.append(Reason(words("sign.not_reviewed", n=snapshot.unreviewed), *where))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from nca_edge.errors import MissingExtraError, StorageError, UsageError
 from nca_edge.i18n import LANGUAGES, Words
-from nca_edge.session import Session, SlideFacts, State
+from nca_edge.session import Session, SlideFacts
 from nca_edge.web.desk import Bell, Desk
 from nca_edge.web.guard import Door
 from nca_edge.web.house import House
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 GRACE_S = 2.0
 """For what is being answered when the server ends."""
 TOKEN = "page-token"
-"""File in the user's state folder: the printed address stays the same, so that a browser finds the page again after a power cut."""
+"""File in the user's state folder: the address stays the same, so that a browser finds the page again after a power cut."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,11 @@ class Shown:
         """It may be accepted together with others: it is certain, and nothing asks for a look of its own."""
         return self.row.in_scope and not (self.reviewed or self.why or self.unidentified)
 
+    @property
+    def settled(self) -> bool:
+        """Nobody has to look at it any more."""
+        return self.reviewed or not self.row.in_scope
+
     def picture(self, kind: str) -> str:
         """Address of its crop, overlay or maps."""
         return f"/picture/{self.id}/{kind}.png?s={self.stamp}"

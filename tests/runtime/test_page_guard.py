@@ -10,9 +10,8 @@ import pytest
 pytest.importorskip("starlette", reason="needs the web extra")
 pytest.importorskip("uvicorn", reason="needs the web extra")
 
-from starlette.applications import Starlette
-
 from pages import Answer, Browser, make_session, served
+from starlette.applications import Starlette
 
 from nca_edge import RESEARCH_USE
 from nca_edge.session import Session
@@ -130,7 +129,9 @@ def test_methods_that_no_page_uses_change_nothing(browser: Browser) -> None:
     assert refused(browser.ask("OPTIONS", "/do/sign", origin="http://evil.example"))
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"\xff", b'{"name": ', b"[" * 40_000, b'{"name": "' + b"x" * LARGEST_BODY + b'"}'])
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"\xff", b'{"name": ', b"[" * 40_000, b'{"name": "' + b"x" * LARGEST_BODY + b'"}']
+)
 def test_a_change_that_is_no_small_object_is_refused(browser: Browser, body: bytes) -> None:
     answer = browser.ask("POST", "/do/sign", body)
     assert answer.status == 400 and answer.json["error"]
