@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
+from urllib.parse import quote
 
 from nca_edge.errors import NcaEdgeError, UsageError
 from nca_edge.i18n import LANGUAGES
 from nca_edge.session import State
 from nca_edge.session.people import person
-from nca_edge.web.house import LANGUAGE_COOKIE, House, house_of, words_of
+from nca_edge.web.house import LANGUAGE_COOKIE, REVIEWER_COOKIE, house_of, reviewer_of, words_of
 from nca_edge.web.refusal import reasons
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ async def change(make: Change, request: Request) -> Response:
     response = JSONResponse(answer, 409 if "error" in answer else 200)
     if "language" in answer:
         response.set_cookie(LANGUAGE_COOKIE, answer["language"], max_age=31_536_000, httponly=True, samesite="strict")
+    if "reviewer" in answer:  # until the browser is closed: the next shift says its own name
+        response.set_cookie(REVIEWER_COOKIE, quote(answer["reviewer"]), httponly=True, samesite="strict")
     return response
 
 
@@ -70,7 +73,7 @@ async def accept(request: Request, values: dict[str, Any]) -> dict[str, Any]:
 async def undo(request: Request, values: dict[str, Any]) -> dict[str, Any]:
     """Take the last review back."""
     words, house = words_of(request), house_of(request)
-    by = await _reviewer(house)
+    by = reviewer_of(request, await house.desk.look())
     if not by:
         return {"error": words("do.nothing_to_undo")}
     done = await house.desk.change(lambda session: session.undo(by))
@@ -83,7 +86,7 @@ async def sign(request: Request, values: dict[str, Any]) -> dict[str, Any]:
     person(name, "signs")
     missing = reasons(words, house, await house.desk.look())
     if missing:
-        return {"error": f"{words('sign.refused')}: " + " ".join(reason.text for reason in missing)}
+        return {"error": f"{words('sign.refused')}: " + " · ".join(reason.text for reason in missing)}
 
     def put(session: Session) -> None:
         if session.state is State.COUNTING:  # nobody counts any more: the live count has ended, or there is none
@@ -110,10 +113,7 @@ async def abandon(request: Request, values: dict[str, Any]) -> dict[str, Any]:
 
 async def operator(request: Request, values: dict[str, Any]) -> dict[str, Any]:
     """Say whose name stands with the reviews from now on."""
-    house = house_of(request)
-    house.reviewer = person(_text(values, "name"), "reviews the cells")
-    house.desk.touched()
-    return {"go": "/queue"}
+    return {"go": "/queue", "reviewer": person(_text(values, "name"), "reviews the cells")}
 
 
 async def language(request: Request, values: dict[str, Any]) -> dict[str, Any]:
@@ -139,15 +139,11 @@ DO: dict[str, Change] = {
 
 async def _reviewed(request: Request, what: Callable[[Session, str], object]) -> dict[str, Any]:
     house = house_of(request)
-    by = await _reviewer(house)
+    by = reviewer_of(request, await house.desk.look())
     if not by:
         return {"who": True}
     await house.desk.change(lambda session: what(session, by))
     return {"say": words_of(request)("do.saved")}
-
-
-async def _reviewer(house: House) -> str:
-    return house.reviewer or (await house.desk.look()).slide.operator
 
 
 def _text(values: dict[str, Any], name: str) -> str:

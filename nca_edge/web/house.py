@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from nca_edge.differential import Differential
 from nca_edge.i18n import FALLBACK, LANGUAGES, Words, choose
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 LANGUAGE_COOKIE = "nca_edge_language"
+REVIEWER_COOKIE = "nca_edge_reviewer"
+"""Who reviews in this browser, as the page asked her: two people may review one session, each under her own name."""
 
 
 @dataclass(slots=True)
@@ -38,8 +40,6 @@ class House:
     """For everybody; None: what each browser asks for."""
     warning: str = ""
     """Stands on every page: not encrypted, or read only."""
-    reviewer: str = ""
-    """Whose name stands with each review."""
     closing: Callable[[], bool] = field(default=lambda: False)
     """The server is about to end: streams must, too."""
 
@@ -65,7 +65,7 @@ class Head:
     can_sign: bool
     can_amend: bool
     can_abandon: bool
-    operator: str
+    reviewer: str
     signed_by: str
     signed_at: str
 
@@ -84,6 +84,11 @@ def words_of(request: Request) -> Words:
     return Words(choose(w for w in [*wanted, *accepted] if w))
 
 
+def reviewer_of(request: Request, snapshot: Snapshot) -> str:
+    """Whose name stands with what this browser changes: who said so on the page, else the session's operator; may be empty."""
+    return unquote(request.cookies.get(REVIEWER_COOKIE, "")) or snapshot.slide.operator
+
+
 async def page(request: Request, place: str, status: int = 200, **values: Any) -> Response:
     """Draw ``PLACE.html.j2`` (or ``values['template']``)."""
     from starlette.responses import HTMLResponse
@@ -92,13 +97,13 @@ async def page(request: Request, place: str, status: int = 200, **values: Any) -
     snapshot = values.pop("snapshot", None) or await house.desk.look()
     template = values.pop("template", f"{place}.html.j2")
     shared = {
-        "t": words, "place": place, "csrf": house.door.csrf, "head": head_of(house, snapshot), "warning": house.warning,
+        "t": words, "place": place, "csrf": house.door.csrf, "head": head_of(snapshot, reviewer_of(request, snapshot)), "warning": house.warning,
         "languages": LANGUAGES,
     }  # fmt: skip
     return HTMLResponse(environment().get_template(template).render(shared | values), status)
 
 
-def head_of(house: House, snapshot: Snapshot) -> Head:
+def head_of(snapshot: Snapshot, reviewer: str) -> Head:
     """The top of the page."""
     signature, to_review = snapshot.signature, len(snapshot.in_scope)
     return Head(
@@ -114,7 +119,7 @@ def head_of(house: House, snapshot: Snapshot) -> Head:
         can_sign=snapshot.open or (snapshot.state is State.OPEN and not snapshot.read_only),
         can_amend=snapshot.state is State.SIGNED and not snapshot.read_only,
         can_abandon=not snapshot.read_only and snapshot.state not in (State.SIGNED, State.ABANDONED),
-        operator=house.reviewer or snapshot.slide.operator,
+        reviewer=reviewer,
         signed_by=signature.name if signature else "",
         signed_at=signature.at if signature else "",
     )

@@ -12,7 +12,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from nca_edge.errors import NcaEdgeError
-from nca_edge.web.house import House, blast_sentence, environment, head_of, house_of, href, live_texts, page, words_of
+from nca_edge.web.house import House, blast_sentence, environment, head_of, house_of, href, live_texts, page, reviewer_of, words_of
 from nca_edge.web.refusal import reasons
 from nca_edge.web.snapshot import Shown, Snapshot
 
@@ -55,7 +55,7 @@ async def count_part(request: Request) -> Response:
 
     house, words = house_of(request), words_of(request)
     snapshot = await house.desk.look()
-    values = _count_values(words, snapshot) | {"t": words, "head": head_of(house, snapshot)}
+    values = _count_values(words, snapshot) | {"t": words, "head": head_of(snapshot, reviewer_of(request, snapshot))}
     return HTMLResponse(environment().get_template("count_part.html.j2").render(values))
 
 

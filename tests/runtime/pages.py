@@ -109,7 +109,10 @@ class Browser:
 
     def do(self, what: str, **values: object) -> Answer:
         """Make a change."""
-        return self.ask("POST", f"/do/{what}", json.dumps(values).encode())
+        answer = self.ask("POST", f"/do/{what}", json.dumps(values).encode())
+        kept = answer.headers.get("set-cookie", "").partition(";")[0]
+        self.cookie += f"; {kept}" if kept else ""
+        return answer
 
 
 @contextmanager
@@ -131,7 +134,7 @@ def served(*arguments: object) -> Iterator[Browser]:
 def start(*arguments: object) -> subprocess.Popen[str]:
     """The program, whatever it answers; its state folder is its own."""
     program = Path(sys.executable).with_name("nca-edge")
-    command = [program, "serve", *map(str, arguments), "--port", "0"]
+    command = [program, "serve", "--port", "0", *map(str, arguments)]  # a port that is given comes after
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
