@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -21,10 +21,12 @@ from PIL import Image
 from nca_edge import RESEARCH_USE
 from nca_edge.differential import ARTEFACT, UNIDENTIFIED, Differential, differential
 from nca_edge.drawing import map_strip, outline, shrink
+from nca_edge.flags import Rule
 from nca_edge.records import Image8
 from nca_edge.session import CellRow, FieldRow, Session, replace_file
 from nca_edge.session.derived import REPORT_HTML
 from nca_edge.session.faults import storage
+from nca_edge.summary import minute, summarize
 
 CROP_PX = 160
 """Crops are at most this wide: two to three times their size on the page, and 500 cells stay a few megabytes."""
@@ -44,6 +46,15 @@ SCALES = {
     "view": "not known: each crop was taken to span the model's view",
 }
 """``Scale.source`` for people."""
+HISTORY = {
+    "created": "begun",
+    "migrated": "brought from an older format",
+    "review_begun": "count ended",
+    "signed": "signed",
+    "amended": "opened again",
+    "abandoned": "abandoned",
+}
+"""Actions of the audit log that the report tells of, and their words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +81,7 @@ class Gallery:
     @property
     def unsure(self) -> int:
         """Cells that a person has to name."""
-        return sum(cell.unsure for cell in self.cells)
+        return sum(cell.verdict.unsure for cell in self.cells)
 
     @property
     def border(self) -> int:
@@ -78,53 +89,63 @@ class Gallery:
         return sum(cell.border for cell in self.cells)
 
 
-def write_report(session_folder: Path) -> Path:
+def write_report(session_folder: Path, to: Path | None = None, rules: Iterable[Rule] | None = None) -> Path:
     """(Re)build ``report.html`` from a session folder.
 
     Parameters
     ----------
     session_folder : the folder of a session
+    to : folder of the report; None: the session's
+    rules : of the flags; None: those of nca-edge
 
     Returns
     -------
     Path
         The report, replaced in one step.
     """
-    path = session_folder / REPORT_HTML
-    with Session.open(session_folder, read_only=True) as session, storage(session_folder):
-        replace_file(path, render_report(session))
+    path = (to or session_folder) / REPORT_HTML
+    with Session.open(session_folder, read_only=True) as session, storage(path.parent):
+        replace_file(path, render_report(session, rules))
     return path
 
 
-def render_report(session: Session) -> Iterator[bytes]:
+def render_report(session: Session, rules: Path | None = None) -> Iterator[bytes]:
     """The report of an open session, piece by piece."""
     # File names may hold what is no valid Unicode; such bytes are shown escaped.
-    return (chunk.encode("utf-8", "backslashreplace") for chunk in _render(session))
+    return (chunk.encode("utf-8", "backslashreplace") for chunk in _render(session, rules))
+
+
+def count(session_folder: Path) -> Differential:
+    """The differential of a session as it counts now."""
+    with Session.open(session_folder, read_only=True) as session:
+        return differential(session.verdicts(), session.facts.classes, session.facts.groups)
 
 
 def galleries(cells: list[CellRow], table: Differential) -> tuple[Gallery, ...]:
-    """Cells grouped by the model's class, in the order of the differential table, artefacts last."""
+    """Cells grouped by the class that counts, in the order of the differential table, artefacts last."""
     order = [part.name for row in table.rows for part in (row, *row.parts)] + [row.name for row in table.outside] + [ARTEFACT]
-    labels = {cell.label for cell in cells}
+    labels = {cell.verdict.label for cell in cells}
     found = [label for label in order if label in labels] + sorted(labels.difference(order))
-    return tuple(
-        Gallery(label, tuple(sorted((c for c in cells if c.label == label), key=lambda c: (not c.unsure, c.confidence))))
-        for label in found
-    )
+    return tuple(Gallery(label, tuple(sorted((c for c in cells if c.verdict.label == label), key=_urgency))) for label in found)
 
 
-def _render(session: Session) -> Iterator[str]:
+def _urgency(cell: CellRow) -> tuple[bool, float]:
+    return not cell.verdict.unsure, cell.confidence
+
+
+def _render(session: Session, rules: Iterable[Rule] | None) -> Iterator[str]:
     import jinja2
 
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    environment.filters.update(title=_title, name=_name, figure=_figure)
+    environment.filters.update(title=_title, name=_name, figure=_figure, minute=minute)
     environment.tests.update(
         record=lambda value: isinstance(value, dict), listing=lambda value: isinstance(value, list | tuple)
     )
     folder = files("nca_edge") / "templates"
     style = (folder / "report.css").read_text("utf-8")
     cells, fields = list(session.cells()), list(session.fields())
-    table = differential(session.verdicts(), session.facts.classes, session.facts.groups)
+    summary = summarize(session, rules)
+    table = summary.table
     # generate() yields piece by piece, so that only one cell's pictures are in memory at a time.
     return environment.from_string((folder / "report.html.j2").read_text("utf-8")).generate(
         research_use=RESEARCH_USE,
@@ -132,7 +153,10 @@ def _render(session: Session) -> Iterator[str]:
         style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
         session=session,
         facts=session.facts,
-        name=session.folder.resolve().name,
+        name=summary.name,
+        summary=summary,
+        history=HISTORY,
+        log=[row for row in session.audit_log() if row.action in HISTORY],
         table=table,
         galleries=galleries(cells, table),
         n_cells=len(cells),

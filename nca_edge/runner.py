@@ -17,6 +17,7 @@ from nca_edge.pipeline import observe
 from nca_edge.records import Reading
 from nca_edge.report import write_report
 from nca_edge.session import Session, SlideFacts, State
+from nca_edge.session.disk import LOW_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +102,13 @@ def _readings(
     if count.reached(request.target):
         say(f"The session has {count.n} leukocytes already, as many as --target {request.target} asks for: nothing is read.")
         return
+    told = False
     for reading in observe(file_frames(request.source, paths), classifier, session.facts.um_per_px, known):
         session.commit(reading)
         yield reading
+        if not told and session.free_bytes < LOW_BYTES:
+            told = True
+            say(f"Only {session.free_bytes / 1e6:.0f} MB are free on the disk of {session.folder}: make room soon.")
         count.add(reading)
         if count.reached(request.target):
             say(f"The target of {request.target} leukocytes is reached.")

@@ -124,14 +124,21 @@ def evaluate(
     raise typer.Exit(1 if outcome.failures else 0)
 
 
-def report(session: Annotated[Path, typer.Argument(help="A session folder.", metavar="SESSION")]) -> None:
-    """Rebuild report.html, cells.jsonl, fields.jsonl and cells.csv from a session's database."""
-    from nca_edge.report import write_report
-    from nca_edge.session import Session
+def report(
+    session: Annotated[Path, typer.Argument(help="A session folder.", metavar="SESSION")],
+    out: Annotated[Path | None, typer.Option(help="Write here; default: into the session.", metavar="DIR")] = None,
+    fhir: Annotated[bool, typer.Option("--fhir", help="Also report.fhir.json, a FHIR R4 Bundle.")] = False,
+    outbox: Annotated[
+        Path | None,
+        typer.Option(help="Also deliver FHIR and CSV into a folder that a laboratory system watches.", metavar="DIR"),
+    ] = None,
+    flags: Annotated[Path | None, typer.Option(help="The laboratory's limits of flags, a TOML file.", metavar="FILE")] = None,
+) -> None:
+    """Rebuild report.html, report.json, differential.csv and the lists of cells and fields from a session's database."""
+    from nca_edge.outbox import Outputs, write_outputs
 
-    with Session.open(session, read_only=True) as opened:
-        opened.export()
-    typer.echo(write_report(session))
+    for path in write_outputs(session, Outputs(out, fhir, outbox, flags)):
+        typer.echo(path)
 
 
 def _read_map(path: Path | None) -> dict[str, str | None]:

@@ -1,4 +1,4 @@
-"""Commands about sessions: verify, list, state, sign, abandon."""
+"""Commands about sessions: verify, list, state, sign, abandon, compare."""
 
 # No `from __future__ import annotations` here: typer reads the annotations of commands at run time.
 
@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from nca_edge import RESEARCH_USE
 from nca_edge.cli.options import AsJson
 from nca_edge.errors import NcaEdgeError
 from nca_edge.terminal import print_json, printable, say
@@ -105,6 +106,32 @@ def abandon(
     with Session.open(folder) as session:
         session.abandon(by, reason)
     typer.echo(f"abandoned: {printable(str(folder))}")
+
+
+@sessions_app.command("compare")
+def compare(
+    first: Annotated[Path, typer.Argument(help="The first reader's session.", metavar="FIRST")],
+    second: Annotated[Path, typer.Argument(help="The second reader's session.", metavar="SECOND")],
+    as_json: AsJson = False,
+) -> None:
+    """Compare two readers of one slide, row by row, by the limits of Ruemke; exit code 1 where they differ."""
+    from dataclasses import asdict
+
+    from nca_edge.comparison import compare
+    from nca_edge.report import count
+
+    rows = compare(count(first), count(second))
+    if as_json:
+        print_json([{**asdict(row), "agree": row.agree} for row in rows])
+    else:
+        typer.echo(f"{'':<24}{'first':>7}{'second':>8}{'second %':>10}   limits of the first, %")
+        for row in rows:
+            word = "" if row.agree else "   outside"
+            typer.echo(f"{row.name:<24}{row.first:>7}{row.second:>8}{row.percent:>10.1f}   {row.low} - {row.high}{word}")
+        if not rows:
+            typer.echo("Nothing to compare: one of them holds no leukocyte.")
+        typer.echo(RESEARCH_USE)
+    raise typer.Exit(1 if not rows or not all(row.agree for row in rows) else 0)
 
 
 def _facts(session: Any) -> dict[str, Any]:

@@ -55,6 +55,8 @@ def cell_object(cell: CellRow) -> dict[str, object]:
         "focus": _number(cell.focus),
         "um_per_px": _number(cell.um_per_px),
         "scale_source": cell.scale_source,
+        "human_label": cell.human_label,
+        "reviewed_by": cell.reviewed_by,
     }
 
 
@@ -66,21 +68,23 @@ def field_object(field: FieldRow) -> dict[str, object]:
         "reasons": list(field.reasons),
         "n_cells": field.n_cells,
         "um_per_px": _number(field.um_per_px),
+        "voided": field.voided,
     }
 
 
 def cells_csv(cells: Iterable[CellRow], classes: Sequence[str]) -> Iterator[bytes]:
     """A heading and one row a cell, with one column of probability per class; true is 1, false is 0."""
-    yield _csv_row([*_CSV_HEAD, *(f"p_{label}" for label in classes)])
+    yield csv_row([*_CSV_HEAD, *(f"p_{label}" for label in classes)])
     for cell in cells:
         box, flags = cell.box, (cell.unsure, cell.counted, cell.border)
         head = [cell.field, cell.cell, box.x, box.y, box.w, box.h, cell.label, _number(cell.confidence), *map(int, flags)]
         tail = [_number(cell.focus), _number(cell.um_per_px), cell.scale_source, cell.crop, cell.mask, cell.overlay]
-        yield _csv_row([*head, *tail, *(_number(cell.probabilities.get(label)) for label in classes)])
+        tail += [cell.human_label, cell.reviewed_by]
+        yield csv_row([*head, *tail, *(_number(cell.probabilities.get(label)) for label in classes)])
 
 
 _CSV_HEAD = ("field", "cell", "x", "y", "w", "h", "label", "confidence", "unsure", "counted", "border") + (
-    "focus", "um_per_px", "scale_source", "crop", "mask", "overlay",
+    "focus", "um_per_px", "scale_source", "crop", "mask", "overlay", "human_label", "reviewed_by",
 )  # fmt: skip
 
 
@@ -96,7 +100,8 @@ def _number(value: float | None) -> float | None:
     return round(value, DIGITS) + 0.0
 
 
-def _csv_row(values: Sequence[object]) -> bytes:
+def csv_row(values: Sequence[object]) -> bytes:
+    """One line; text that a spreadsheet would run begins with an apostrophe."""
     buffer = io.StringIO()
     # With \n as its terminator the writer would leave a lone \r unquoted, and half of a name would begin a row of its own.
     csv.writer(buffer, lineterminator="\r\n").writerow([_safe(value) for value in values])

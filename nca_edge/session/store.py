@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -10,9 +9,10 @@ from pathlib import Path
 from types import TracebackType
 
 from nca_edge.errors import UsageError
-from nca_edge.records import CellReading, Image8, Reading, RunFacts
+from nca_edge.records import Image8, Reading, RunFacts
 from nca_edge.session import audit, derived
 from nca_edge.session.audit import now
+from nca_edge.session.columns import cell_columns, field_columns
 from nca_edge.session.database import (
     DATABASE,
     create_database,
@@ -23,11 +23,11 @@ from nca_edge.session.database import (
     require_database,
 )
 from nca_edge.session.digests import bytes_digest, field_digest
+from nca_edge.session.disk import free_bytes, require_room
 from nca_edge.session.faults import storage
 from nca_edge.session.files import (
     CELLS,
     KINDS,
-    pack_maps,
     picture_path,
     pictures,
     replace_file,
@@ -55,9 +55,9 @@ class Session(Signing):
     Every method raises StorageError, one sentence, where the disk or the database fails.
     """
 
-    def __init__(self, folder: Path, connection: sqlite3.Connection, held: ExitStack, read_only: bool = False) -> None:
+    def __init__(self, folder: Path, connection: sqlite3.Connection, read_only: bool = False) -> None:
         super().__init__(folder, connection, read_only)
-        self._held = held
+        self._held = ExitStack()
         row = connection.execute("SELECT * FROM session").fetchone()
         self.facts: RunFacts = run_facts(row)
         """What was fixed at its creation."""
@@ -86,9 +86,10 @@ class Session(Signing):
             undo.callback(FolderLock(folder).release)
             connection = create_database(folder, facts, cleaned)
             undo.callback(connection.close)
-            session = cls(folder, connection, undo.pop_all())
             sync_folder(folder)
             sync_folder(folder.absolute().parent)
+            session = cls(folder, connection)
+            session._held = undo.pop_all()
             return session
 
     @classmethod
@@ -113,7 +114,9 @@ class Session(Signing):
                 undo.callback(FolderLock(folder).release)
                 connection = open_database(folder)
                 undo.callback(connection.close)
-            return cls(folder, connection, undo.pop_all(), read_only)
+            session = cls(folder, connection, read_only)
+            session._held = undo.pop_all()
+            return session
 
     def require(self, facts: RunFacts) -> None:
         """Refuse to go on with another model, backend, precision, number of threads or scale than the session began with.
@@ -156,13 +159,20 @@ class Session(Signing):
                 for cell, kinds in zip(reading.cells, drawn, strict=True)
                 for kind, png in kinds.items()
             }
+            require_room(self.folder, sum(map(len, contents.values())))
             write_pictures(self.folder, contents)
-            insert(self._db, "field", {"number": number, "name": name, "committed_at": now()} | _field_columns(reading))
+            insert(self._db, "field", {"number": number, "name": name, "committed_at": now()} | field_columns(reading))
             for cell, kinds in zip(reading.cells, drawn, strict=True):
                 digest = bytes_digest(kinds[kind] for kind in KINDS)
-                insert(self._db, "cell", {"field": number, "pictures_sha256": digest} | _cell_columns(cell))
+                insert(self._db, "cell", {"field": number, "pictures_sha256": digest} | cell_columns(cell))
             self._enter(State.COUNTING)
             self._log(audit.SOFTWARE, "committed", {"field": number, "sha256": field_digest(self._db, number)})
+
+    @property
+    def free_bytes(self) -> int:
+        """What the session's disk still takes; a commit that would leave less than ``disk.RESERVE_BYTES`` is refused."""
+        with storage(self.folder):
+            return free_bytes(self.folder)
 
     def fields_done(self) -> set[str]:
         """Names of the committed fields, also those that were rejected or failed."""
@@ -189,12 +199,14 @@ class Session(Signing):
         rows = self._rows("SELECT maps_png FROM cell WHERE field = ? AND cell = ?", cell.field_number, cell.cell)
         return unpack_maps(rows[0]["maps_png"])
 
-    def export(self) -> None:
-        """Rebuild cells.jsonl, fields.jsonl and cells.csv from the database; each is replaced in one step."""
-        with storage(self.folder):
-            replace_file(self.folder / derived.FIELDS_JSONL, derived.fields_jsonl(self.fields()))
-            replace_file(self.folder / derived.CELLS_JSONL, derived.cells_jsonl(self.cells()))
-            replace_file(self.folder / derived.CELLS_CSV, derived.cells_csv(self.cells(), self.facts.classes))
+    def export(self, to: Path | None = None) -> None:
+        """Rebuild cells.jsonl, fields.jsonl and cells.csv from the database, in the session's folder or another; each is
+        replaced in one step."""
+        to = to or self.folder
+        with storage(to):
+            replace_file(to / derived.FIELDS_JSONL, derived.fields_jsonl(self.fields()))
+            replace_file(to / derived.CELLS_JSONL, derived.cells_jsonl(self.cells()))
+            replace_file(to / derived.CELLS_CSV, derived.cells_csv(self.cells(), self.facts.classes))
 
     def close(self) -> None:
         """Close the database; the last to close it leaves one file, session.db, without a log beside it."""
@@ -224,44 +236,3 @@ def _fact(facts: RunFacts, name: str) -> str:
     if name == "um_per_px":
         return "no --um-per-px" if value is None else f"--um-per-px {value:g}"
     return f"{'model' if name == 'bundle' else name} {value}"
-
-
-# int(), float() and bool() below are no decoration: sqlite3 would store a NumPy scalar as its raw bytes.
-
-
-def _field_columns(reading: Reading) -> dict[str, object]:
-    scale = reading.scale
-    return {
-        "accepted": bool(reading.accepted),
-        "failed": bool(reading.failed),
-        "reasons_json": json.dumps(reading.reasons),
-        "focus": float(reading.focus),
-        "um_per_px": None if scale is None else float(scale.um_per_px),
-        "scale_source": None if scale is None else scale.source,
-    }
-
-
-def _cell_columns(cell: CellReading) -> dict[str, object]:
-    detection, prediction, why = cell.detection, cell.prediction, cell.explanation
-    box = detection.box
-    tops = [(int(top.channel), float(top.relevance), (int(top.peak[0]), int(top.peak[1]))) for top in why.top_channels]
-    return {
-        "cell": int(cell.cell),
-        "x": int(box.x),
-        "y": int(box.y),
-        "w": int(box.w),
-        "h": int(box.h),
-        "border": bool(detection.border),
-        "score": float(detection.score),
-        "model_label": prediction.label,
-        "confidence": float(prediction.confidence),
-        "unsure": bool(prediction.unsure),
-        "counted": bool(cell.counted),
-        "probabilities_json": json.dumps({label: float(p) for label, p in prediction.probabilities.items()}),
-        "explained_label": why.label,
-        "logit": float(why.logit),
-        "bias_share": float(why.bias_share),
-        "epsilon_share": float(why.epsilon_share),
-        "top_channels_json": json.dumps(tops),
-        "maps_png": pack_maps(why.top_channels),
-    }

@@ -241,18 +241,23 @@ def test_places_that_cannot_be_written(dark: Write, small_disk: Callable[[str], 
 
 def test_a_disk_that_fills_up(small_disk: Callable[[str], Path], made_up: MadeUp, call: Call) -> None:
     """Some fields fit; what was committed stays, and after making room the run goes on."""
-    disk = small_disk("size=600k")
+    disk = small_disk("size=16250k")  # what a commit leaves free, and a little more
     (disk / "filler").write_bytes(b"x" * 250_000)
     source = made_up.source(40)
     done = call("run", source, "--out", disk / "s", "--threads", "1", "--backend", "onnx")
     assert done.code == 1 and done.out == ""
-    assert "no space left" in done.err.lower() and "resume with --session" in done.err and "Traceback" not in done.err
+    assert (
+        "MB are free on the disk" in done.err
+        and "no space left" in done.err.lower()
+        and "resume with --session" in done.err
+        and "Traceback" not in done.err
+    )
     with sqlite3.connect(disk / "s" / "session.db") as db:
         (kept,) = db.execute("SELECT count(*) FROM field").fetchone()
     db.close()
     assert 0 < kept < 40
     (disk / "filler").unlink()
-    subprocess.run(["mount", "-o", "remount,size=20m", str(disk)], check=True)
+    subprocess.run(["mount", "-o", "remount,size=40m", str(disk)], check=True)
     assert call("report", disk / "s").code == 0
     done = call("run", source, "--session", disk / "s")
     assert done.code == 0
