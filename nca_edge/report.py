@@ -109,7 +109,7 @@ def write_report(session_folder: Path, to: Path | None = None, rules: Iterable[R
     return path
 
 
-def render_report(session: Session, rules: Path | None = None) -> Iterator[bytes]:
+def render_report(session: Session, rules: Iterable[Rule] | None = None) -> Iterator[bytes]:
     """The report of an open session, piece by piece."""
     # File names may hold what is no valid Unicode; such bytes are shown escaped.
     return (chunk.encode("utf-8", "backslashreplace") for chunk in _render(session, rules))

@@ -6,6 +6,7 @@ Only a host that the user names is asked, and only it: a redirection elsewhere i
 from __future__ import annotations
 
 import http.client
+import socket
 import time
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,6 +18,8 @@ from nca_edge.records import Image8
 
 OPEN_S = 5.0
 """Longest wait for a connection and for the beginning of an answer."""
+READ_S = 2.0
+"""Longest silence of a stream."""
 CHUNK = 1 << 16
 MOST_BYTES = 64 << 20
 SNAPSHOT_S = 0.2
@@ -41,6 +44,7 @@ class HttpCamera:
         self._connection: http.client.HTTPConnection | None = None
         self._answer: http.client.HTTPResponse | None = None
         self._stream: JpegStream | None = None
+        self._socket: socket.socket | None = None
         self._pictures: list[bytes] = []
         self._asked_s = 0.0
         self._torn = 0
@@ -50,6 +54,8 @@ class HttpCamera:
         answer = self._ask()
         kind = answer.headers.get_content_type()
         if kind.startswith("multipart/"):
+            if self._socket is not None:
+                self._socket.settimeout(READ_S)
             self._answer, self._stream, self._pictures, self._torn = answer, JpegStream(), [], 0
             return {"kind": "stream", "locked": []}
         if kind in ("image/jpeg", "image/png"):
@@ -78,22 +84,18 @@ class HttpCamera:
         for thing in (self._answer, self._connection):
             if thing is not None:
                 thing.close()
-        self._answer = self._connection = self._stream = None
+        self._answer = self._connection = self._stream = self._socket = None
 
     def _from_stream(self, answer: http.client.HTTPResponse, stream: JpegStream, wait_s: float) -> Image8:
         until = time.monotonic() + wait_s
         while not self._pictures:
-            left = until - time.monotonic()
-            if left <= 0:
+            if time.monotonic() > until:
                 raise NoFrame("no picture came in time")
-            if self._connection is not None and self._connection.sock is not None:
-                self._connection.sock.settimeout(left)
-            elif (raw := getattr(getattr(answer.fp, "raw", None), "_sock", None)) is not None:
-                raw.settimeout(left)  # the connection gave its socket to the answer
             try:
                 data = answer.read1(CHUNK)
-            except TimeoutError as error:
-                raise NoFrame("no picture came in time") from error
+            except TimeoutError as error:  # what was read from cannot be read on after it
+                what = "stopped in the middle of a picture" if len(stream.waiting) > 2 else "sends nothing"
+                raise CameraError(f"{self.name} {what}: check the microscope and the network.") from error
             except (OSError, http.client.HTTPException) as error:
                 raise CameraError(f"{self.name} broke off ({error}): check the microscope and the network.") from error
             if not data:
@@ -118,6 +120,7 @@ class HttpCamera:
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         try:
             self._connection.request("GET", path, headers={"User-Agent": "nca-edge", "Accept": "image/*, multipart/*"})
+            self._socket = self._connection.sock  # an answer without a length takes it from the connection
             answer = self._connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
             self.close()

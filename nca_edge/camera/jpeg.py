@@ -104,7 +104,14 @@ class JpegStream:
                 continue
             if len(buffer) < self._at + 4:
                 return None
-            self._at += 2 + int.from_bytes(buffer[self._at + 2 : self._at + 4], "big")
+            end = self._at + 2 + int.from_bytes(buffer[self._at + 2 : self._at + 4], "big")
+            if len(buffer) < end:
+                return None
+            begun = buffer.find(_START, self._at, end)
+            if begun >= 0 and not 0xE0 <= kind <= 0xEF:  # an application's part may hold a thumbnail, a table may not
+                self._at = begun
+                return self._tear()
+            self._at = end
             self._coded = kind == _SCAN
 
     def _tear(self) -> int:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from nca_edge import RESEARCH_USE
+from nca_edge.cli.microscope import Camera, live_run, source_of
 from nca_edge.cli.options import (
     AsJson,
     Backend,
@@ -29,24 +30,42 @@ INTERRUPTED = 130
 
 
 def run(
-    source: Annotated[Path, typer.Argument(help="A field or a folder of fields (images).", metavar="SOURCE")],
+    source: Annotated[
+        str | None, typer.Argument(help="A field, a folder of fields, a video, or a camera such as v4l2:0.", metavar="SOURCE")
+    ] = None,
+    camera: Camera = False,
     out: Annotated[Path | None, typer.Option(help="New session folder; default ./sessions/SOURCE-N.", metavar="DIR")] = None,
     session: Annotated[
         Path | None, typer.Option(help="Go on with this session; its fields are not read again.", metavar="DIR")
     ] = None,
     um_per_px: UmPerPx = None,
     target: Annotated[int | None, typer.Option(help="Stop at N counted leukocytes.", metavar="N", min=1)] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="What nca-edge calibrate wrote, for a camera.", metavar="FILE")
+    ] = None,
+    operator: Annotated[str, typer.Option(help="Who counts, for a camera's session.", metavar="NAME")] = "",
     model: Model = None,
     backend: Backend = BackendName.auto,
     precision: Precision = PrecisionName.fp32,
     threads: Threads = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Find, name, explain and count the white cells of fields, into a session folder with a report."""
+    """Find, name, explain and count the white cells of fields or of a camera, into a session folder with a report."""
     from nca_edge import runner
+    from nca_edge.camera import is_live
 
     check_scale(um_per_px)
-    request = runner.RunRequest(source, out, session, um_per_px, target, choice(model, backend, precision, threads))
+    named, chosen = source_of(source, camera), choice(model, backend, precision, threads)
+    if is_live(named):
+        from nca_edge.live import LiveRequest
+
+        asked = LiveRequest(named, out, session, um_per_px, target, chosen, calibration, operator)
+        raise typer.Exit(live_run(asked, as_json))
+    if calibration is not None:
+        raise UsageError(
+            "--calibration is for a camera; images of files bring their own light, give --um-per-px for their scale."
+        )
+    request = runner.RunRequest(Path(named), out, session, um_per_px, target, chosen)
     if as_json:
         outcome = runner.run(request, lambda reading, done, total: print_json(runner.reading_json(reading)), say)
         print_json(runner.summary_json(outcome))

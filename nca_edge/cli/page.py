@@ -44,6 +44,12 @@ def serve(
     key: Annotated[Path | None, typer.Option(help="Its private key (PEM).", metavar="FILE")] = None,
     new_token: Annotated[bool, typer.Option("--new-token", help="Shut out browsers that were let in before.")] = False,
     language: Annotated[str | None, typer.Option(help="en, fr, es, pt or sw; default: what the browser prefers.")] = None,
+    outbox: Annotated[
+        Path | None, typer.Option(help="Folder that a laboratory system watches: gets each signed result.", metavar="DIR")
+    ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="Of this microscope, as nca-edge calibrate wrote it.", metavar="FILE")
+    ] = None,
     um_per_px: UmPerPx = None,
     model: Model = None,
     backend: Backend = BackendName.auto,
@@ -65,10 +71,10 @@ def serve(
     live = None
     if wanted is not None:
         chosen = choice(model, backend, precision, threads)
-        live = LiveRequest(wanted, out, session, um_per_px, target, chosen, operator=operator or "operator")
+        live = LiveRequest(wanted, out, session, um_per_px, target, chosen, calibration, operator)
     address = serving.Address(host, port, cert, key, new_token)
     facts = SlideFacts(specimen, slide, operator, target).cleaned()
-    serving.run(serving.ServeRequest(address, live, session, facts, language), say, lambda url: _show(url, as_json))
+    serving.run(serving.ServeRequest(address, live, session, facts, language, outbox), say, lambda url: _show(url, as_json))
 
 
 def _show(url: str, as_json: bool) -> None:

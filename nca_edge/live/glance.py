@@ -19,6 +19,10 @@ GRID_PX = 160
 """Long side of the small picture, at least; below twice this."""
 FOCUS_PX = 640
 """Long side at which sharpness is measured, at least; below twice this."""
+DARK = 40
+"""Grey level that the brightest hundredth of a frame with light exceeds, as the quality gate has it."""
+EMPTY = 0.01
+"""Contrast of nothing but noise, at most: 0.002 of a blank field of a quiet sensor, 0.05 and more of fields with cells."""
 LEAST_OVERLAP = 0.08
 """Share of a frame that two frames must have in common to be compared."""
 
@@ -38,7 +42,7 @@ class Glance:
     focus: float
     """Share of fine detail, 0..1; compare within one place only."""
     contrast: float
-    """Standard deviation of ``small``: below about 0.01 there is nothing to tell a place by."""
+    """Standard deviation of ``small``: below ``EMPTY`` there is nothing to tell a place by; 0 of a dark frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +80,9 @@ def glance(rgb: Image8) -> Glance:
     sums[0, 1:, 1:] = small.cumsum(0, np.float64).cumsum(1)
     sums[1, 1:, 1:] = (small**2).cumsum(0, np.float64).cumsum(1)
     spectrum = fft.rfft2(small, padded(small.shape)).astype(np.complex64)
-    return Glance(small, factor, spectrum, sums, _focus(np.asarray(middle, np.float32)), float(small.std()))
+    dark = float(np.percentile(rgb[::8, ::8].max(axis=2), 99)) < DARK  # what is left then is noise
+    contrast = 0.0 if dark else float(small.std())
+    return Glance(small, factor, spectrum, sums, _focus(np.asarray(middle, np.float32)), contrast)
 
 
 def padded(shape: tuple[int, ...]) -> tuple[int, int]:
@@ -87,14 +93,12 @@ def padded(shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 def _focus(grey: Image32) -> float:
-    """Slopes over 1 px against slopes over 4 px, after a light blur against sensor noise."""
+    """Share of the variance that lies between blurs of 3 and 7 px. A blur of 1 px lowers it by a third on bccd fields and by an
+    eighth on chula's, noise changes it by 0.2 %; mean squared slopes over variance fall half as far."""
     from scipy import ndimage
 
-    fine = ndimage.uniform_filter(grey, 3)
-    fine_energy = float(np.mean(np.diff(fine, axis=0) ** 2) + np.mean(np.diff(fine, axis=1) ** 2))
-    coarse = ndimage.uniform_filter(grey, 9)
-    coarse_energy = float(np.mean((coarse[4:] - coarse[:-4]) ** 2) + np.mean((coarse[:, 4:] - coarse[:, :-4]) ** 2)) / 16
-    return fine_energy / (fine_energy + coarse_energy + 1e-6)
+    detail = ndimage.uniform_filter(grey, 3) - ndimage.uniform_filter(grey, 7)
+    return float(np.mean(detail**2) / (grey.var() + 1e-3))
 
 
 def match(first: Glance, second: Glance, least: float = LEAST_OVERLAP) -> Match | None:

@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from nca_edge.calibration import Calibration
 from nca_edge.camera.protocol import Shot
 from nca_edge.camera.reader import Reader
 from nca_edge.classifier import Classifier
-from nca_edge.errors import StorageError
+from nca_edge.errors import StorageError, UsageError
 from nca_edge.live.chart import Chart
 from nca_edge.live.count import Count
 from nca_edge.live.events import Feed, FieldState, Kind, LiveEvent
@@ -40,8 +41,8 @@ class LiveOptions:
     """Scale; None: estimated from each field."""
     target: int | None = None
     """End at so many counted leukocytes; None: when stopped."""
-    light: Image8 | None = None
-    """(height, width, 3) uint8 flat field of a calibration: what the camera sees of an empty slide; None: none."""
+    calibration: Calibration | None = None
+    """Of the microscope: its light is divided out of every field; None: each field's own light alone."""
     view_px: int = 960
     """Long side of the pictures in events, at most."""
     operator: str = "operator"
@@ -58,7 +59,7 @@ class LiveRun:
         self.options = options
         self.chart = Chart()
         self._watcher = Watcher(self.chart)
-        self._analyst = Analyst(classifier, self.chart, options.um_per_px, options.light)
+        self._analyst = Analyst(classifier, self.chart, options.um_per_px, options.calibration)
         self._count = Count(session, options.operator)
         self._feed = Feed()
         self._to_read: queue.Queue[tuple[Shot, Look]] = queue.Queue(1)
@@ -69,6 +70,7 @@ class LiveRun:
         self._stop = threading.Event()
         self._times: deque[float] = deque(maxlen=60)
         self._camera_said = ""
+        self._full = False
         self._stages = [Stage("watching", self._watch, self._trouble), Stage("reading", self._read, self._trouble)]
         self._store_stage = Stage("storing", self._store, self._trouble)
         self._ender = threading.Thread(target=self._end, name="live-end", daemon=True)
@@ -177,6 +179,8 @@ class LiveRun:
             self._watcher.answer(look.rest, answer, look.glance.focus)
             if reading is not None:
                 self._to_store.put(reading)
+        except UsageError as error:  # the calibration is another camera's: no next field will be better
+            self._trouble(str(error), True)
         except BaseException:
             self._watcher.answer(look.rest, "rejected", look.glance.focus)
             raise
@@ -191,10 +195,14 @@ class LiveRun:
             except queue.Empty:
                 return
         work = self._unstored
+        if self._full and not isinstance(work, _Undo):
+            self._unstored = None  # it was read while the one that reached the target was stored
+            self._to_store.task_done()
+            return
         try:
             done = self._count.undo() if isinstance(work, _Undo) else self._count.commit(work)
         except StorageError as error:
-            self._trouble(str(error))
+            self._publish("trouble", text=str(error))
             if self._stop.wait(STORE_AGAIN_S):
                 self._give_up(work, error)
             return
@@ -205,6 +213,7 @@ class LiveRun:
             return
         self._publish("field", reading=work, name=work.field)
         if self.options.target is not None and self._count.table.leukocytes >= self.options.target:
+            self._full = True
             self._publish("trouble", text=f"The target of {self.options.target} leukocytes is reached.")
             self.stop()
 

@@ -7,10 +7,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from nca_edge.calibration import Calibration, of_document, read_calibration
 from nca_edge.camera import Reader, open_uri
 from nca_edge.classifier import ModelChoice
+from nca_edge.errors import UsageError
 from nca_edge.live.run import LiveOptions, LiveRun
 from nca_edge.runner import RunOutcome, RunRequest, finish, open_session
+from nca_edge.session import Session, SlideFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,18 +31,18 @@ class LiveRequest:
     choice: ModelChoice
     calibration: Path | None = None
     """File that ``nca-edge calibrate`` wrote; None: the session's own, or none."""
-    operator: str = "operator"
+    operator: str = ""
     """Who counts, for the session's log."""
 
 
 class LiveCount(LiveRun):
     """A live count with its session."""
 
-    def finish(self) -> RunOutcome:
-        """Stop, wait until all is stored, write report and tables."""
+    def finish(self, interrupted: bool = False) -> RunOutcome:
+        """Stop, wait until all is stored, write report and tables; ``interrupted``: the count is to go on another time."""
         self.stop()
         self.join()
-        return finish(self.session, False)
+        return finish(self.session, interrupted)
 
 
 @contextmanager
@@ -48,18 +51,44 @@ def begin(request: LiveRequest, say: Callable[[str], None]) -> Iterator[LiveCoun
 
     Raises
     ------
-    UsageError, BundleError, StorageError
+    UsageError, BundleError, StorageError, CameraError
         Before anything is counted.
     """
+    if request.out is not None and request.session is not None:
+        raise UsageError("--out begins a session and --session goes on with one: give one of them.")
     source = open_uri(request.source)
-    name = Path(request.source.partition(":")[0] or "camera")
-    asked = RunRequest(name, request.out, request.session, request.um_per_px, request.target, request.choice)
-    with open_session(asked) as (session, classifier):
+    given = read_calibration(request.calibration) if request.calibration is not None else None
+    um_per_px = request.um_per_px if request.um_per_px is not None or given is None else given.um_per_px
+    asked = RunRequest(Path(_name(request)), request.out, request.session, um_per_px, request.target, request.choice)
+    kept = {} if given is None else given.document()
+    with open_session(asked, SlideFacts(operator=request.operator, target=request.target, calibration=kept)) as opened:
+        session, classifier = opened
+        calibration = _fixed(session, given)
         say(f"session: {session.folder}")
-        options = LiveOptions(session.facts.um_per_px, request.target, operator=request.operator)
+        options = LiveOptions(
+            session.facts.um_per_px, request.target, calibration, operator=request.operator or "operator at the microscope"
+        )
         live = LiveCount(Reader(source), classifier, session, options)
         try:
             yield live
         finally:
             live.stop()
             live.join()
+
+
+def _fixed(session: Session, given: Calibration | None) -> Calibration | None:
+    """The calibration that the session began with; UsageError where another one is given."""
+    kept = session.slide.calibration
+    own = of_document(kept, f"The calibration in {session.folder}") if kept else None
+    if given is not None and (own is None or own.document()["light_sha256"] != given.document()["light_sha256"]):
+        raise UsageError(
+            f"The session {session.folder} began with {'another calibration' if own else 'no calibration'}: leave "
+            "--calibration away to go on, or start a new session with --out."
+        )
+    return own
+
+
+def _name(request: LiveRequest) -> str:
+    """What a session folder is called after."""
+    scheme, _, rest = request.source.partition(":")
+    return Path(request.source).stem if not rest else scheme

@@ -8,7 +8,7 @@ from typing import Literal
 
 from nca_edge.live.chart import Chart, Position
 from nca_edge.live.events import FieldState
-from nca_edge.live.glance import Glance, glance, match
+from nca_edge.live.glance import EMPTY, Glance, glance, match
 from nca_edge.records import Image8
 
 REST = 0.005
@@ -56,7 +56,6 @@ class Watcher:
         self._since_s: float | None = None
         self._asked: int | None = None
         self._answer: tuple[int, Answer, float] | None = None
-        self._refused = 0.0
 
     def look(self, rgb: Image8, at_s: float) -> Look:
         """Judge the next frame.
@@ -107,11 +106,12 @@ class Watcher:
         if before is None:
             return False
         way = match(before, now, 0.2)
-        if way is None or (way.likeness < FOLLOWED and not (now.contrast < 0.01 and before.contrast < 0.01)):
+        if now.contrast < EMPTY:
+            self._position = None  # black, or empty: nothing shows a way
+            return before.contrast < EMPTY
+        if way is None or way.likeness < FOLLOWED:
             self._position = None
             return False
-        if now.contrast < 0.01:
-            return True  # black, or empty: nothing shows a way
         if self._position is not None:
             self._position = self._position.moved(way.dx, way.dy)
         self._way = self._way[0] + way.dx, self._way[1] + way.dy
@@ -131,7 +131,7 @@ class Watcher:
             return Look("seen", False, self._rest, now, self._position)
         if self._position is None:
             self._position = self.chart.new_sheet()
-        self._asked = self._rest
+        self._asked, self._answer = self._rest, None
         return Look("new", True, self._rest, now, self._position)
 
     def _known(self, now: Glance) -> FieldState | None:

@@ -11,7 +11,7 @@ from nca_edge.errors import NcaEdgeError, UsageError
 from nca_edge.i18n import LANGUAGES
 from nca_edge.session import State
 from nca_edge.session.people import person
-from nca_edge.web.house import LANGUAGE_COOKIE, REVIEWER_COOKIE, house_of, reviewer_of, words_of
+from nca_edge.web.house import LANGUAGE_COOKIE, REVIEWER_COOKIE, House, house_of, reviewer_of, words_of
 from nca_edge.web.refusal import reasons
 
 if TYPE_CHECKING:
@@ -94,7 +94,18 @@ async def sign(request: Request, values: dict[str, Any]) -> dict[str, Any]:
         session.sign(name)
 
     await house.desk.change(put)
-    return {"say": words("sign.signed_by", name=name), "go": "/sign"}
+    return {"say": await _written(house, words("sign.signed_by", name=name)), "go": "/sign"}
+
+
+async def _written(house: House, said: str) -> str:
+    """Write report and tables, and deliver them; a disk that refuses does not take the signature back."""
+    from nca_edge.outbox import Outputs, write_outputs
+
+    try:
+        await house.desk.ask(lambda session: write_outputs(session.folder, Outputs(fhir=True, outbox=house.outbox)))
+    except NcaEdgeError as error:
+        return f"{said}. {error}"
+    return said
 
 
 async def amend(request: Request, values: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
@@ -40,6 +41,8 @@ class House:
     """For everybody; None: what each browser asks for."""
     warning: str = ""
     """Stands on every page: not encrypted, or read only."""
+    outbox: Path | None = None
+    """Folder that a laboratory system watches: gets each signed result; None: none."""
     closing: Callable[[], bool] = field(default=lambda: False)
     """The server is about to end: streams must, too."""
 

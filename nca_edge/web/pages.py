@@ -32,8 +32,11 @@ HEARTBEAT_S = 1.0
 SILENT_S = 15.0
 """After so long without news a sign of life is sent, so that a browser that went away is noticed."""
 STATIC = {"page.css": "text/css", "page.js": "text/javascript"}
-FILES = {"cells.csv": "text/csv", "cells.jsonl": "application/x-ndjson", "fields.jsonl": "application/x-ndjson"}
-"""Files of the session that can be downloaded."""
+FILES = {
+    "differential.csv": "text/csv", "cells.csv": "text/csv", "report.json": "application/json",
+    "report.fhir.json": "application/fhir+json",
+}  # fmt: skip
+"""What can be downloaded."""
 REPORT_POLICY = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
@@ -128,7 +131,7 @@ async def sign(request: Request) -> Response:
     snapshot = await house.desk.look()
     return await page(
         request, "sign", snapshot=snapshot, table=snapshot.table, blasts=blast_sentence(words, snapshot.table),
-        flags=snapshot.flags, reasons=reasons(words, house, snapshot), downloads=tuple(FILES),
+        flags=[words(f"flag.{flag.name}", n=flag.count) for flag in snapshot.flags], reasons=reasons(words, house, snapshot), downloads=tuple(FILES),
         facts=[(words(key), value) for key, value in snapshot.facts],
     )  # fmt: skip
 
@@ -161,13 +164,16 @@ async def download(request: Request) -> Response:
 
 
 def _table(session: Session, name: str) -> Iterator[bytes]:
-    from nca_edge.session import derived
+    from nca_edge.fhir import fhir_bundle
+    from nca_edge.session.derived import cells_csv
+    from nca_edge.summary import differential_csv, report_json, summarize
 
-    if name == derived.FIELDS_JSONL:
-        return derived.fields_jsonl(session.fields())
-    if name == derived.CELLS_JSONL:
-        return derived.cells_jsonl(session.cells())
-    return derived.cells_csv(session.cells(), session.facts.classes)
+    if name == "cells.csv":
+        return cells_csv(session.cells(), session.facts.classes)
+    summary = summarize(session)
+    if name == "differential.csv":
+        return differential_csv(summary)
+    return iter([report_json(summary) if name == "report.json" else fhir_bundle(summary)])
 
 
 async def picture(request: Request) -> Response:

@@ -176,6 +176,8 @@ class ServeRequest:
     """What is counted and by whom; empty texts leave a session's own."""
     language: str | None = None
     """Of the page; None: what each browser prefers."""
+    outbox: Path | None = None
+    """Folder that a laboratory system watches; None: none."""
 
 
 def run(request: ServeRequest, say: Callable[[str], None], show: Callable[[str], None]) -> None:
@@ -191,6 +193,7 @@ def run(request: ServeRequest, say: Callable[[str], None], show: Callable[[str],
     with listening, _session(request, say) as (session, live):
         desk = Desk(session, Bell())
         house = House(desk, door_of(request.address, listening.getsockname()[1]), language=request.language)
+        house.outbox = request.outbox
         house.warning = _notice(Words(request.language or "en"), request.address, session)
         if house.warning:
             say(house.warning)

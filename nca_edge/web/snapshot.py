@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from nca_edge.differential import Differential, differential
+from nca_edge.flags import Flag, load_rules, raised
 from nca_edge.session import CellRow, Session, Signature, SlideFacts, State
 
 UNIDENTIFIED = "unidentified"
@@ -94,7 +95,7 @@ class Snapshot:
     """The one that stands."""
     palette: tuple[tuple[str, str], ...]
     """(class, key) of everything a person may call a cell."""
-    flags: tuple[object, ...]
+    flags: tuple[Flag, ...]
     """Findings beyond the usual limits."""
     read_only: bool
     """The session can be looked at and not changed."""
@@ -153,7 +154,7 @@ def take(session: Session, revision: int) -> Snapshot:
         table=table,
         signature=session.signature,
         palette=_palette(session.labels),
-        flags=(),
+        flags=raised(load_rules(), table, session.slide.target),
         read_only=session.read_only,
     )
 

@@ -116,7 +116,9 @@ def compare(
         if len(hits) != 1:
             tally.which.append(f"sheet {tally.sheets}: cell at {[round(v) for v in box]} counted {len(hits)} times")
     tally.others += len(free)
-    tally.others_twice += sum(any(abs(a[0] - b[0]) < 40 and abs(a[1] - b[1]) < 40 for b in free[:i]) for i, a in enumerate(free))
+    tally.others_twice += sum(
+        any(abs(a[0] - b[0]) < 40 and abs(a[1] - b[1]) < 40 for b in free[:i]) for i, a in enumerate(free)
+    )
 
 
 def inside(point: tuple[float, float], box: Rect) -> bool:

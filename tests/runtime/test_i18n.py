@@ -10,6 +10,7 @@ import pytest
 
 from nca_edge import RESEARCH_USE, i18n
 from nca_edge.differential import differential
+from nca_edge.flags import load_rules
 from nca_edge.i18n import LANGUAGES, Words, catalogue, choose
 from nca_edge.web.house import blast_sentence
 from nca_edge.web.snapshot import KEYS
@@ -21,7 +22,7 @@ SOURCES = "".join(
     for path in folder.iterdir()
     if path.name.endswith((".py", ".j2", ".js"))
 )
-BUILT = ("class.", "state.", "field.", "camera.", "queue.", "nav.", "number.")
+BUILT = ("class.", "state.", "field.", "camera.", "queue.", "nav.", "number.", "flag.")
 """Keys that the code puts together from a name."""
 
 
@@ -57,7 +58,7 @@ def test_every_key_that_is_used_exists_and_every_key_is_used() -> None:
 
 
 def test_every_name_that_is_put_together_exists() -> None:
-    assert {f"class.{label}" for label in KEYS} <= set(ENGLISH)
+    assert {f"class.{label}" for label in KEYS} | {f"flag.{rule.name}" for rule in load_rules()} <= set(ENGLISH)
     for built in re.findall(r"""t\("(\w+)\." ~""", SOURCES):
         assert any(key.startswith(f"{built}.") for key in ENGLISH)
 
