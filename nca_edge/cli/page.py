@@ -60,6 +60,7 @@ def serve(
     """The page: count at the microscope, look through the cells, sign; or review a session (needs the web extra)."""
     from nca_edge.live import LiveRequest
     from nca_edge.session import SlideFacts
+    from nca_edge.web import address as addresses
     from nca_edge.web import serving
 
     check_scale(um_per_px)
@@ -72,7 +73,7 @@ def serve(
     if wanted is not None:
         chosen = choice(model, backend, precision, threads)
         live = LiveRequest(wanted, out, session, um_per_px, target, chosen, calibration, operator)
-    address = serving.Address(host, port, cert, key, new_token)
+    address = addresses.Address(host, port, cert, key, new_token)
     facts = SlideFacts(specimen, slide, operator, target).cleaned()
     serving.run(serving.ServeRequest(address, live, session, facts, language, outbox), say, lambda url: _show(url, as_json))
 

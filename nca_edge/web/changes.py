@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from nca_edge.errors import NcaEdgeError, UsageError
 from nca_edge.i18n import LANGUAGES
-from nca_edge.session import State
+from nca_edge.session import SlideFacts, State
 from nca_edge.session.people import person
 from nca_edge.web.house import LANGUAGE_COOKIE, REVIEWER_COOKIE, House, house_of, reviewer_of, words_of
 from nca_edge.web.refusal import reasons
@@ -122,6 +122,20 @@ async def abandon(request: Request, values: dict[str, Any]) -> dict[str, Any]:
     return {"say": words_of(request)("do.saved"), "go": "/sign"}
 
 
+async def following(request: Request, values: dict[str, Any]) -> dict[str, Any]:
+    """Begin a session for the next slide at the same microscope; the page comes back under the same address."""
+    house, words = house_of(request), words_of(request)
+    snapshot = await house.desk.look()
+    if house.watch is None:
+        raise UsageError(words("count.no_source"))
+    if not snapshot.over:
+        raise UsageError(words("next.not_yet"))
+    known = snapshot.slide
+    house.following = SlideFacts(_text(values, "specimen"), _text(values, "slide"), known.operator, known.target).cleaned()
+    house.end()
+    return {"say": words("do.saved"), "stay": True}
+
+
 async def operator(request: Request, values: dict[str, Any]) -> dict[str, Any]:
     """Say whose name stands with the reviews from now on."""
     return {"go": "/queue", "reviewer": person(_text(values, "name"), "reviews the cells")}
@@ -143,7 +157,7 @@ async def live(request: Request, values: dict[str, Any]) -> dict[str, Any]:
 
 DO: dict[str, Change] = {
     "reclassify": reclassify, "accept": accept, "undo": undo, "sign": sign, "amend": amend, "abandon": abandon,
-    "operator": operator, "language": language, "live": live,
+    "next": following, "operator": operator, "language": language, "live": live,
 }  # fmt: skip
 """Name of a change -> who makes it."""
 

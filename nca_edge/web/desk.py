@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -49,6 +50,8 @@ class Desk:
         self.session = session
         """Only the desk's own thread touches it, and a live count, which takes turns with it by the session's lock."""
         self.bell = bell
+        self.changed_ms = time.time() * 1000
+        """Wall clock of the last change, ms: a browser on this machine can tell how late it hears of it."""
         self._revision = 1
         self._snapshot: Snapshot | None = None
         self._pool = ThreadPoolExecutor(1, "session")
@@ -60,6 +63,7 @@ class Desk:
 
     def touched(self) -> None:
         """The session has changed; from any thread."""
+        self.changed_ms = time.time() * 1000
         self._revision += 1
         self.bell.ring()
 

@@ -13,7 +13,7 @@ from urllib.parse import quote, unquote
 
 from nca_edge.differential import Differential
 from nca_edge.i18n import FALLBACK, LANGUAGES, Words, choose
-from nca_edge.session import State
+from nca_edge.session import SlideFacts, State
 from nca_edge.web.desk import Desk
 from nca_edge.web.guard import Door
 from nca_edge.web.snapshot import Snapshot
@@ -43,6 +43,10 @@ class House:
     """Stands on every page: not encrypted, or read only."""
     outbox: Path | None = None
     """Folder that a laboratory system watches: gets each signed result; None: none."""
+    following: SlideFacts | None = None
+    """The next slide, once the page asked for it."""
+    end: Callable[[], None] = field(default=lambda: None)
+    """Ends the server."""
     closing: Callable[[], bool] = field(default=lambda: False)
     """The server is about to end: streams must, too."""
 
@@ -100,8 +104,8 @@ async def page(request: Request, place: str, status: int = 200, **values: Any) -
     snapshot = values.pop("snapshot", None) or await house.desk.look()
     template = values.pop("template", f"{place}.html.j2")
     shared = {
-        "t": words, "place": place, "csrf": house.door.csrf, "head": head_of(snapshot, reviewer_of(request, snapshot)), "warning": house.warning,
-        "languages": LANGUAGES,
+        "t": words, "place": place, "csrf": house.door.csrf, "head": head_of(snapshot, reviewer_of(request, snapshot)),
+        "warning": house.warning, "languages": LANGUAGES,
     }  # fmt: skip
     return HTMLResponse(environment().get_template(template).render(shared | values), status)
 

@@ -5,14 +5,24 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import asdict
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from nca_edge.errors import NcaEdgeError
-from nca_edge.web.house import House, blast_sentence, environment, head_of, house_of, href, live_texts, page, reviewer_of, words_of
+from nca_edge.web.house import (
+    House,
+    blast_sentence,
+    environment,
+    head_of,
+    house_of,
+    href,
+    live_texts,
+    page,
+    reviewer_of,
+    words_of,
+)
 from nca_edge.web.refusal import reasons
 from nca_edge.web.snapshot import Shown, Snapshot
 
@@ -131,7 +141,8 @@ async def sign(request: Request) -> Response:
     snapshot = await house.desk.look()
     return await page(
         request, "sign", snapshot=snapshot, table=snapshot.table, blasts=blast_sentence(words, snapshot.table),
-        flags=[words(f"flag.{flag.name}", n=flag.count) for flag in snapshot.flags], reasons=reasons(words, house, snapshot), downloads=tuple(FILES),
+        flags=[words(f"flag.{flag.name}", n=flag.count) for flag in snapshot.flags], reasons=reasons(words, house, snapshot),
+        downloads=tuple(FILES), following=house.watch is not None and snapshot.over,
         facts=[(words(key), value) for key, value in snapshot.facts],
     )  # fmt: skip
 
@@ -270,7 +281,7 @@ async def _stream(house: House, words: Words) -> AsyncIterator[str]:
 
 
 def _news(house: House, words: Words, revision: int, snapshot: Snapshot | None) -> str:
-    news: dict[str, object] = {"revision": revision, "sent_ms": time.time() * 1000}
+    news: dict[str, object] = {"revision": revision, "changed_ms": house.desk.changed_ms}
     if house.watch:
         news["live"] = asdict(house.watch.view)
     if snapshot is not None:

@@ -1,148 +1,151 @@
-"""`nca-edge serve`: address, port and token, the session and the microscope, and a clean end."""
+"""`nca-edge serve`: the session and the microscope behind the page, one slide after the other, and a clean end."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import ipaddress
 import os
-import secrets
-import socket
+import re
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nca_edge.errors import MissingExtraError, StorageError, UsageError
-from nca_edge.i18n import LANGUAGES, Words
-from nca_edge.session import Session, SlideFacts
+from nca_edge import watchdog
+from nca_edge.errors import NcaEdgeError, StorageError, UsageError
+from nca_edge.i18n import Words
+from nca_edge.session import Session, SlideFacts, State
+from nca_edge.web.address import Address, bind, check, door_of, url_of
 from nca_edge.web.desk import Bell, Desk
-from nca_edge.web.guard import Door
 from nca_edge.web.house import House
 from nca_edge.web.watch import Watch
 
 if TYPE_CHECKING:
+    import socket
+
     from nca_edge.live import LiveRequest
 
 GRACE_S = 2.0
 """For what is being answered when the server ends."""
-TOKEN = "page-token"
-"""File in the user's state folder: the address stays the same, so that a browser finds the page again after a power cut."""
+ALIVE_EVERY_S = 5.0
+"""How often the service manager is told that the page answers and the microscope is watched."""
+OVER = (State.SIGNED, State.ABANDONED)
+"""States after which the next slide may begin."""
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
-    """Where the page is served, and how."""
+class ServeRequest:
+    """What the user asked for."""
 
-    host: str = "127.0.0.1"
-    """Address of this machine; anything but loopback is reached from the network."""
-    port: int = 8765
-    """0: any that is free."""
-    cert: Path | None = None
-    """TLS certificate (PEM); None: plain HTTP."""
-    key: Path | None = None
-    """Its private key (PEM)."""
-    new_token: bool = False
-    """Shut out every browser that was let in before."""
-
-    @property
-    def loopback(self) -> bool:
-        """Reached from this machine alone."""
-        return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
+    address: Address
+    live: LiveRequest | None
+    """A count at the microscope; None: ``session`` is looked through."""
+    session: Path | None
+    """The session to look through, where nothing is counted."""
+    slide: SlideFacts
+    """What is counted and by whom; empty texts leave a session's own."""
+    language: str | None = None
+    """Of the page; None: what each browser prefers."""
+    outbox: Path | None = None
+    """Folder that a laboratory system watches; None: none."""
+    fresh: bool = False
+    """Begin a new session, also where one was not finished."""
 
 
-def check(address: Address, language: str | None) -> None:
-    """Refuse what cannot work, before a model is loaded.
+def run(request: ServeRequest, say: Callable[[str], None], show: Callable[[str], None]) -> None:
+    """Serve until stopped; ``show`` gets the address.
 
     Raises
     ------
-    UsageError, MissingExtraError
+    UsageError, MissingExtraError, BundleError, StorageError
+        Before the address is shown.
     """
-    for module in ("starlette", "uvicorn"):
-        if not _installed(module):
-            raise MissingExtraError("web", "The page")
-    if language is not None and language not in LANGUAGES:
-        raise UsageError(f"--language {language}: known are {', '.join(LANGUAGES)}.")
-    if (address.cert is None) != (address.key is None):
-        raise UsageError("--cert and --key belong together: give both, or neither.")
-    if address.host != "localhost":
+    check(request.address, request.language)
+    following: ServeRequest | None = request
+    while following is not None:
+        following = _serve(following, say, show)
+        show = _nothing  # the browser finds the next slide under the same address
+
+
+def _nothing(url: str) -> None:
+    pass
+
+
+def _serve(request: ServeRequest, say: Callable[[str], None], show: Callable[[str], None]) -> ServeRequest | None:
+    """Serve one session; the request for the next slide, where the page asked for one."""
+    listening = bind(request.address)  # first: nothing is created where the page could not be served
+    port = listening.getsockname()[1]
+    with listening, _session(request, say) as (session, live, interrupted):
+        house = House(Desk(session, Bell()), door_of(request.address, port), language=request.language, outbox=request.outbox)
+        house.warning = _notice(Words(request.language or "en"), request.address, session)
+        if house.warning:
+            say(house.warning)
+        if live is not None:
+            house.watch = Watch(live, house.desk.touched, house.desk.bell.ring, interrupted)
+            house.watch.start()
+        show(url_of(request.address, house.door))
         try:
-            unspecified = ipaddress.ip_address(address.host).is_unspecified
-        except ValueError as error:
-            raise UsageError(f"--host {address.host}: give an address of this machine, such as 192.168.1.20.") from error
-        if unspecified:
-            raise UsageError(f"--host {address.host} would listen everywhere: give the one address that others shall use.")
-
-
-def _installed(module: str) -> bool:
-    from importlib.util import find_spec
-
-    return find_spec(module) is not None
-
-
-def bind(address: Address) -> socket.socket:
-    """A listening socket; the page is reached from the moment it is printed.
-
-    Raises
-    ------
-    UsageError
-        The port is taken, or the address is not this machine's.
-    """
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((address.host, address.port))
-    except OSError as error:
-        listening.close()
-        reason = error.strerror or str(error)
-        raise UsageError(
-            f"{address.host} port {address.port} cannot be served ({reason}): give another --port or --host."
-        ) from error
-    listening.listen(64)
-    return listening
-
-
-def door_of(address: Address, port: int) -> Door:
-    """What a request to this address must show."""
-    names = {"127.0.0.1", "localhost", "[::1]"} if address.loopback else {address.host}
-    names.add(f"[{address.host}]" if ":" in address.host else address.host)
-    tls = address.cert is not None
-    hosts = {f"{name}:{port}" for name in names} | (names if port == (443 if tls else 80) else set())
-    return Door(frozenset(hosts), _token(address.new_token), port, tls)
-
-
-def url_of(address: Address, door: Door) -> str:
-    """What the user opens."""
-    host = f"[{address.host}]" if ":" in address.host else address.host
-    return f"{'https' if door.tls else 'http'}://{host}:{door.port}/?token={door.token}"
-
-
-def _token(new: bool) -> str:
-    """The user's token, made on first use; one for this start alone where nothing can be kept."""
-    place = _place()
-    if place is not None and not new:
-        with contextlib.suppress(OSError, ValueError):
-            kept = place.read_text("ascii").strip()
-            if len(kept) >= 32 and not place.stat().st_mode & 0o077:
-                return kept
-    token = secrets.token_urlsafe(32)
-    if place is not None:
-        with contextlib.suppress(OSError):
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.unlink(missing_ok=True)
-            with open(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
-                file.write(token)
-    return token
-
-
-def _place() -> Path | None:
-    try:
-        return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "nca-edge" / TOKEN
-    except RuntimeError:  # a service without a home
+            _answer(house, listening, request.address)
+        finally:
+            watchdog.stopping()
+            if house.watch is not None:
+                house.watch.end(GRACE_S)
+            house.desk.close()
+    if house.following is None or request.live is None:
         return None
+    live_request = replace(request.live, out=_beside(request.live.out), session=None, operator=house.following.operator)
+    address = replace(request.address, port=port, new_token=False)
+    return replace(request, address=address, live=live_request, slide=house.following, fresh=True)
+
+
+def _beside(out: Path | None) -> Path | None:
+    """The next free folder beside the one that was asked for."""
+    if out is None:
+        return None
+    stem = re.sub(r"-\d+$", "", out.name)
+    return next(folder for n in range(2, 10**6) if not (folder := out.with_name(f"{stem}-{n}")).exists())
+
+
+@contextmanager
+def _session(request: ServeRequest, say: Callable[[str], None]) -> Iterator[tuple[Session, Any, bool]]:
+    """The session, the live count that goes on in it, and whether that count had been interrupted."""
+    if request.live is None:
+        if request.session is None:
+            raise UsageError("Give a camera (--camera, or a SOURCE such as v4l2:0) to count, or --session DIR to review.")
+        with open_session(request.session, say) as session:
+            _describe(session, request.slide)
+            yield session, None, False
+        return
+    from nca_edge.live import begin
+
+    unfinished = None if request.fresh else _unfinished(request.live)
+    with begin(replace(request.live, session=unfinished or request.live.session), say) as live:
+        if unfinished:
+            say("This session was not finished; the count is paused until somebody goes on.")
+            live.pause()
+        _describe(live.session, request.slide)
+        yield live.session, live, bool(unfinished)
+
+
+def _unfinished(live: LiveRequest) -> Path | None:
+    """The newest session of this camera in ./sessions, where it is not signed or abandoned: after a power cut a service goes on
+    with it. None where a folder was asked for."""
+    if live.session is not None or live.out is not None:
+        return None
+    scheme = live.source.partition(":")[0]
+    found = [
+        (int(m[1]), path)
+        for path in Path("sessions").glob("*")
+        if (m := re.fullmatch(rf"{re.escape(scheme)}-(\d+)", path.name))
+    ]
+    for _, path in sorted(found, reverse=True)[:1]:
+        try:
+            with Session.open(path, read_only=True) as session:
+                return None if session.state in OVER else path
+        except NcaEdgeError:  # no session, or a damaged one: it stays as it is
+            return None
+    return None
 
 
 def open_session(folder: Path, say: Callable[[str], None]) -> Session:
@@ -163,71 +166,10 @@ def open_session(folder: Path, say: Callable[[str], None]) -> Session:
         return session
 
 
-@dataclass(frozen=True, slots=True)
-class ServeRequest:
-    """What the user asked for."""
-
-    address: Address
-    live: LiveRequest | None
-    """A count at the microscope; None: ``session`` is looked through."""
-    session: Path | None
-    """The session to look through, where nothing is counted."""
-    slide: SlideFacts
-    """What is counted and by whom; empty texts leave a session's own."""
-    language: str | None = None
-    """Of the page; None: what each browser prefers."""
-    outbox: Path | None = None
-    """Folder that a laboratory system watches; None: none."""
-
-
-def run(request: ServeRequest, say: Callable[[str], None], show: Callable[[str], None]) -> None:
-    """Serve until stopped; ``show`` gets the address.
-
-    Raises
-    ------
-    UsageError, MissingExtraError, BundleError, StorageError
-        Before the address is shown.
-    """
-    check(request.address, request.language)
-    listening = bind(request.address)  # first: nothing is created where the page could not be served
-    with listening, _session(request, say) as (session, live):
-        desk = Desk(session, Bell())
-        house = House(desk, door_of(request.address, listening.getsockname()[1]), language=request.language)
-        house.outbox = request.outbox
-        house.warning = _notice(Words(request.language or "en"), request.address, session)
-        if house.warning:
-            say(house.warning)
-        if live is not None:
-            house.watch = Watch(live, desk.touched, desk.bell.ring)
-            house.watch.start()
-        show(url_of(request.address, house.door))
-        try:
-            _answer(house, listening, request.address)
-        finally:
-            if house.watch is not None:
-                house.watch.end(GRACE_S)
-            desk.close()
-
-
-@contextmanager
-def _session(request: ServeRequest, say: Callable[[str], None]) -> Iterator[tuple[Session, Any]]:
-    """The session, and the live count that goes on in it."""
-    if request.live is None:
-        if request.session is None:
-            raise UsageError("Give a camera (--camera, or a SOURCE such as v4l2:0) to count, or --session DIR to review.")
-        with open_session(request.session, say) as session:
-            _describe(session, request.slide)
-            yield session, None
-        return
-    from nca_edge.live import begin
-
-    with begin(request.live, say) as live:
-        _describe(live.session, request.slide)
-        yield live.session, live
-
-
 def _describe(session: Session, given: SlideFacts) -> None:
     """Write down what the command line said of the slide; what it left out stays."""
+    if session.read_only or session.state in OVER:
+        return
     known = session.slide
     slide = replace(
         known, specimen=given.specimen or known.specimen, slide=given.slide or known.slide,
@@ -262,4 +204,26 @@ def _answer(house: House, listening: socket.socket, address: Address) -> None:
         raise UsageError(f"--cert {address.cert} and --key {address.key} cannot be used ({error}): give PEM files.") from error
     server = uvicorn.Server(config)
     house.closing = lambda: server.should_exit
-    asyncio.run(server.serve(sockets=[listening]))
+
+    def end() -> None:
+        server.should_exit = True
+
+    house.end = end
+    asyncio.run(_until_end(server.serve(sockets=[listening]), house))
+
+
+async def _until_end(serving: Coroutine[Any, Any, None], house: House) -> None:
+    """Serve, and tell the service manager so while the page answers and the microscope is watched."""
+
+    async def beat() -> None:
+        watchdog.ready()
+        while True:
+            if house.watch is None or house.watch.awake:
+                watchdog.alive()
+            await asyncio.sleep(ALIVE_EVERY_S)
+
+    beating = asyncio.create_task(beat())
+    try:
+        await serving
+    finally:
+        beating.cancel()

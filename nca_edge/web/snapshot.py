@@ -120,6 +120,11 @@ class Snapshot:
         """Cells can be reviewed."""
         return not self.read_only and self.state in (State.COUNTING, State.REVIEW, State.AMENDED)
 
+    @property
+    def over(self) -> bool:
+        """Signed or given up: the next slide may begin."""
+        return self.state in (State.SIGNED, State.ABANDONED)
+
     def counts(self) -> Counter[str]:
         """Class -> how many cells the gallery shows under it."""
         return Counter(cell.label for cell in self.cells)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -16,6 +17,8 @@ from nca_edge.records import Image8
 JPEG_QUALITY = 80
 AGAIN_S = 2.0
 """Pause before a camera that could not be opened at all is tried again: the page stays up meanwhile."""
+SILENT_S = 30.0
+"""After so long without any word from the count it hangs: even a lost camera says that it is lost."""
 Boxes = tuple[tuple[float, float, float, float, str], ...]
 
 
@@ -58,16 +61,20 @@ class LiveView:
     boxes: Boxes = ()
     """(x, y, w, h, class) in px of the picture, of the field that is looked at."""
     paused: bool = False
+    interrupted: bool = False
+    """An earlier count of this session was cut short; somebody has to say that the slide is the same."""
     ended: bool = False
 
 
 class Watch:
     """Follows a live count in a thread of its own."""
 
-    def __init__(self, live: Live, committed: Callable[[], None], changed: Callable[[], None]) -> None:
+    def __init__(
+        self, live: Live, committed: Callable[[], None], changed: Callable[[], None], interrupted: bool = False
+    ) -> None:
         """``committed`` is called when a field was stored or taken back, ``changed`` when anything else is new."""
         self.live = live
-        self.view = LiveView()
+        self.view = LiveView(paused=interrupted, interrupted=interrupted)
         """The newest state; replaced as a whole, so that any thread may read it."""
         self._committed, self._changed = committed, changed
         self._picture: Image8 | None = None
@@ -75,6 +82,7 @@ class Watch:
         self._boxes: Boxes = ()
         self._trouble = ""
         self._over = threading.Event()
+        self._heard_s = time.monotonic()
         self._lock = threading.Lock()
         self._events = live.events()  # listened to from now on, before the first event
         self._thread = threading.Thread(target=self._follow, name="page-watch", daemon=True)
@@ -95,8 +103,13 @@ class Watch:
             return False
         getattr(self.live, action)()
         if action in ("pause", "resume"):
-            self._set(paused=action == "pause")
+            self._set(paused=action == "pause", interrupted=False)
         return True
+
+    @property
+    def awake(self) -> bool:
+        """The count gives signs of life, or has ended."""
+        return self.view.ended or time.monotonic() - self._heard_s < SILENT_S
 
     def jpeg(self) -> bytes:
         """The newest picture; empty where there is none. Encoded once, however many browsers ask."""
@@ -114,6 +127,7 @@ class Watch:
                 self.live.start()
                 break
             except CameraError as error:
+                self._heard_s = time.monotonic()
                 self._set(camera="lost", text=str(error))
                 self._over.wait(AGAIN_S)
         else:
@@ -122,7 +136,7 @@ class Watch:
             self._take(event)
 
     def _take(self, event: Any) -> None:
-        before = self.view
+        before, self._heard_s = self.view, time.monotonic()
         field = "stopped" if event.kind == "ended" else event.state
         if field == "seen" and before.field in ("new", "counted"):
             field = "counted"  # not "seen before": it was this moment

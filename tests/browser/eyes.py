@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +14,10 @@ from PIL import Image
 
 SIZES = {"board": (800, 480), "desk": (1280, 800), "phone": (390, 844)}
 """Name -> (width, height) px: a 7-inch screen, a laptop, a telephone."""
-QUIET = ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--lang=en", "--no-first-run",
-         "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-default-apps")  # fmt: skip
+QUIET = (
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--lang=en", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-default-apps",
+)  # fmt: skip
 
 
 class Eyes:
@@ -65,3 +70,26 @@ class Eyes:
             message = json.loads(entry["message"])["message"]
             if message["method"] == "Network.requestWillBeSent":
                 self.asked.append(message["params"]["request"]["url"])
+
+
+@contextmanager
+def chromium(pictures: Path) -> Iterator[Eyes]:
+    """A headless Chromium; FileNotFoundError says what is missing."""
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    chromedriver = shutil.which("chromedriver")
+    if browser is None or chromedriver is None:
+        raise FileNotFoundError("needs chromium and chromedriver: apt install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = browser
+    for argument in QUIET:
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(chromedriver))
+    try:
+        yield Eyes(driver, pictures)
+    finally:
+        driver.quit()
+        driver.service.stop()

@@ -1,4 +1,4 @@
-"""A count as a technician makes it: the simulated microscope, a real Chromium, the keyboard alone on the board's small screen."""
+"""A count as a technician makes it: simulated microscope, real Chromium, the keyboard alone on the board's small screen."""
 
 from __future__ import annotations
 
@@ -23,6 +23,24 @@ from nca_edge.session import Session, State
 TARGET = 8
 OTHER = {"4": "Monocyte", "6": "Basophil"}
 """Two keys: one of them is a correction, whatever the model said."""
+
+CUT_OFF = """[...document.querySelectorAll('button, .button, .top a')]
+  .filter((e) => e.scrollWidth > e.clientWidth + 1).map((e) => e.innerText)"""
+FAINT = """(() => {
+  const light = (c) => { const v = c / 255; return v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; };
+  const of = (css) => {
+    const [r, g, b, a = 1] = css.match(/[\\d.]+/g).map(Number);
+    return a ? 0.2126 * light(r) + 0.7152 * light(g) + 0.0722 * light(b) : null;
+  };
+  const behind = (e) => e ? of(getComputedStyle(e).backgroundColor) ?? behind(e.parentElement) : 1;
+  const said = (e) => [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
+  return [...document.querySelectorAll('body *')].filter(said).filter((e) => {
+    if (e.disabled || e.closest(':disabled, .off, script, [hidden]')) return false;
+    const [a, b] = [of(getComputedStyle(e).color), behind(e)].sort((x, y) => y - x);
+    return (a + 0.05) / (b + 0.05) < 4.5;
+  }).map((e) => `${e.tagName} ${e.innerText}`);
+})()"""
+"""Texts whose contrast is below 4.5."""
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +74,9 @@ def test_a_count_from_the_first_image_to_the_signature(eyes: Eyes, tmp_path: Pat
         eyes.driver.get(server.url)
         assert eyes.run("location.search") == "" and RESEARCH_USE in eyes.text("body")
         eyes.until("document.querySelector('#live').naturalWidth > 0")
-        eyes.until("document.querySelectorAll('#boxes rect').length > 0 && document.querySelectorAll('.tile').length > 1", seconds=120)
+        eyes.until(
+            "document.querySelectorAll('#boxes rect').length > 0 && document.querySelectorAll('.tile').length > 1", seconds=120
+        )
         for size in SIZES:
             eyes.size(size)
             eyes.picture(f"count-{size}")
@@ -158,8 +178,7 @@ def test_every_page_fits_every_screen_in_every_language(page: Browser, eyes: Eye
         for size in SIZES:
             eyes.size(size)
             assert eyes.run("document.documentElement.scrollWidth <= innerWidth"), (path, size)
-            cut = "[...document.querySelectorAll('button, .button, .top a')].filter((e) => e.scrollWidth > e.clientWidth + 1).map((e) => e.innerText)"
-            assert eyes.run(cut) == [], (path, size)
+            assert eyes.run(CUT_OFF) == [], (path, size)
             assert "⟦" not in eyes.text("body")
             if language == "en" or size == "board":
                 eyes.picture(f"{path.strip('/').split('/')[0] or 'result'}-{size}-{language}")
@@ -168,21 +187,9 @@ def test_every_page_fits_every_screen_in_every_language(page: Browser, eyes: Eye
 
 def test_colours_can_be_read_in_sunlight_and_by_the_colour_blind(page: Browser, eyes: Eyes) -> None:
     """Every text has a contrast of 4.5 or more (WCAG AA), and every mark a sign of its own besides its colour."""
-    script = """(() => {
-      const light = (c) => { const v = c / 255; return v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; };
-      const of = (css) => { const [r, g, b, a = 1] = css.match(/[\\d.]+/g).map(Number); return a ? 0.2126 * light(r) + 0.7152 * light(g) + 0.0722 * light(b) : null; };
-      const behind = (e) => { for (; e; e = e.parentElement) { const l = of(getComputedStyle(e).backgroundColor); if (l !== null) return l; } return 1; };
-      const faint = [];
-      for (const e of document.querySelectorAll('body *')) {
-        if (![...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim()) || e.disabled || e.closest('.off, script, [hidden]')) continue;
-        const [a, b] = [of(getComputedStyle(e).color), behind(e)].sort((x, y) => y - x);
-        if ((a + 0.05) / (b + 0.05) < 4.5) faint.push(`${e.tagName} ${e.innerText}`);
-      }
-      return faint;
-    })()"""
     for path in ("/", "/cells", "/queue", "/sign"):
         eyes.driver.get(f"http://{page.place}{path}")
-        assert eyes.run(script) == [], path
+        assert eyes.run(FAINT) == [], path
     eyes.driver.get(f"http://{page.place}/cells")
     marks = eyes.run("[...new Set([...document.querySelectorAll('.mark')].map((e) => `${e.className} ${e.innerText}`))]")
     signs = {mark.split()[1]: mark.split()[-1] for mark in marks}

@@ -102,6 +102,9 @@ document.addEventListener("submit", (event) => {
   change(form.dataset.do, Object.fromEntries(new FormData(form)));
 });
 
+// What is filled in already is replaced by what is typed, not added to.
+document.addEventListener("focusin", (event) => { if (event.target.name === "name") event.target.select(); });
+
 // Digits by their place on the keyboard (on a French one they need Shift), letters by what is printed on the key.
 function keyOf(event) {
   const digit = /^(?:Digit|Numpad)(\d)$/.exec(event.code);
@@ -195,6 +198,8 @@ function showLive(now) {
   document.getElementById("pause").hidden = now.paused || now.ended;
   document.getElementById("resume").hidden = !now.paused || now.ended;
   for (const button of document.querySelectorAll(".while-live")) button.hidden = now.ended;
+  const interrupted = document.getElementById("interrupted");
+  if (interrupted) interrupted.hidden = !now.interrupted;
   drawBoxes(now);
   if (now.frame && now.frame !== frame && (live.complete || !live.src)) {
     frame = now.frame;
@@ -210,7 +215,7 @@ function drawBoxes(now) {
   document.getElementById("frame").style.aspectRatio = `${width} / ${height}`;
   svg.replaceChildren(...(now.boxes || []).flatMap(([x, y, w, h, name]) => [
     draw("rect", { class: "under", x, y, width: w, height: h }), draw("rect", { x, y, width: w, height: h }),
-    draw("text", { x, y: Math.max(y - height * 0.01, height * 0.04), "font-size": height * 0.045 }, name ? texts[`class.${name}`] || name : "?"),
+    draw("text", { x: x > width / 2 ? x + w : x, "text-anchor": x > width / 2 ? "end" : "start", y: Math.max(y - height * 0.01, height * 0.04), "font-size": height * 0.045 }, name ? texts[`class.${name}`] || name : "?"),
   ]));
 }
 
