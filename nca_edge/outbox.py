@@ -8,9 +8,10 @@ from pathlib import Path
 from nca_edge.errors import UsageError
 from nca_edge.fhir import fhir_bundle, status
 from nca_edge.flags import load_rules
-from nca_edge.report import write_report
+from nca_edge.report import render_report
 from nca_edge.session import Session, replace_file
 from nca_edge.session.database import DATABASE
+from nca_edge.session.derived import REPORT_HTML
 from nca_edge.session.faults import storage
 from nca_edge.summary import DIFFERENTIAL_CSV, REPORT_JSON, Summary, differential_csv, report_json, summarize
 
@@ -46,7 +47,7 @@ def write_outputs(folder: Path, asked: Outputs) -> list[Path]:
     """
     rules, to = load_rules(asked.flags), asked.to or folder
     _refuse_other_session(folder, to)
-    with Session.open(folder, read_only=True) as session:
+    with Session.open(folder, read_only=True) as session, session.snapshot():
         summary = summarize(session, rules)
         with storage(to):
             to.mkdir(parents=True, exist_ok=True)
@@ -56,7 +57,8 @@ def write_outputs(folder: Path, asked: Outputs) -> list[Path]:
             replace_file(to / DIFFERENTIAL_CSV, differential_csv(summary))
             if asked.fhir:
                 replace_file(to / REPORT_FHIR, [fhir_bundle(summary)])
-    written = [write_report(folder, to, rules), *([to / REPORT_FHIR] if asked.fhir else [])]
+            replace_file(to / REPORT_HTML, render_report(session, rules))
+    written = [to / REPORT_HTML, *([to / REPORT_FHIR] if asked.fhir else [])]
     return written + (deliver(summary, asked.outbox) if asked.outbox is not None else [])
 
 

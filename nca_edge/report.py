@@ -104,7 +104,7 @@ def write_report(session_folder: Path, to: Path | None = None, rules: Iterable[R
         The report, replaced in one step.
     """
     path = (to or session_folder) / REPORT_HTML
-    with Session.open(session_folder, read_only=True) as session, storage(path.parent):
+    with Session.open(session_folder, read_only=True) as session, session.snapshot(), storage(path.parent):
         replace_file(path, render_report(session, rules))
     return path
 

@@ -17,6 +17,7 @@ from nca_edge.pipeline import observe
 from nca_edge.records import Reading
 from nca_edge.report import write_report
 from nca_edge.session import Session, SlideFacts, State
+from nca_edge.session.audit import SOFTWARE
 from nca_edge.session.disk import LOW_BYTES
 
 
@@ -72,6 +73,7 @@ def run(request: RunRequest, show: Callable[[Reading, int, int], None], say: Cal
     paths = list_images(request.source)  # once: what appears in the folder from now on belongs to the next call
     with open_session(request) as (session, classifier):
         interrupted = False
+        _note_target(session, request.target)
         try:
             say(f"session: {session.folder}")
             done = session.fields_done()
@@ -128,6 +130,12 @@ def finish(session: Session, interrupted: bool) -> RunOutcome:
     return RunOutcome(session.folder, report, len(fields), rejected, failed, interrupted, table)
 
 
+def _note_target(session: Session, target: int | None) -> None:
+    """Keep the latest target with the session, where it can still change: the report says when fewer cells were counted."""
+    if target not in (None, session.slide.target) and session.state in (State.OPEN, State.COUNTING, State.REVIEW):
+        session.describe(replace(session.slide, target=target), SOFTWARE)
+
+
 def _resume_command(request: RunRequest, session: Session) -> str:
     """What a person types to go on, ready for the shell."""
     words = ["nca-edge", "run", str(request.source), "--session", str(session.folder)]
@@ -148,6 +156,7 @@ class open_session:
             choice = replace(
                 choice, model=choice.model or facts.bundle, threads=choice.threads or facts.threads,
                 backend=facts.backend if choice.backend == "auto" else choice.backend,
+                precision=facts.precision if choice.precision == "auto" else choice.precision,
             )  # fmt: skip
             um_per_px = um_per_px if um_per_px is not None else facts.um_per_px
             try:
@@ -157,7 +166,7 @@ class open_session:
                 self.session.close()
                 raise
         else:
-            self.classifier = load(choice)
+            self.classifier = load(replace(choice, precision="fp32") if choice.precision == "auto" else choice)
             folder = request.out or _free_folder(request.source)
             self.session = Session.create(folder, self.classifier.facts(um_per_px), slide or SlideFacts(target=request.target))
 

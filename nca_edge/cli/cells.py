@@ -46,7 +46,9 @@ def run(
     operator: Annotated[str, typer.Option(help="Who counts, for a camera's session.", metavar="NAME")] = "",
     model: Model = None,
     backend: Backend = BackendName.auto,
-    precision: Precision = PrecisionName.fp32,
+    precision: Annotated[
+        PrecisionName | None, typer.Option(help="Which variant of the model; default: the session's own, else fp32.")
+    ] = None,
     threads: Threads = 0,
     as_json: AsJson = False,
 ) -> None:

@@ -39,10 +39,11 @@ AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output an
 UmPerPx = Annotated[float | None, typer.Option(help="Scale of the images in um per pixel; without it, estimated.", metavar="X")]
 
 
-def choice(model: str | None, backend: BackendName, precision: PrecisionName, threads: int) -> "ModelChoice":
+def choice(model: str | None, backend: BackendName, precision: PrecisionName | None, threads: int) -> "ModelChoice":
+    """``precision`` None becomes ``auto``, which only a session can resolve."""
     from nca_edge.classifier import ModelChoice
 
-    return ModelChoice(model, backend.value, precision.value, threads)
+    return ModelChoice(model, backend.value, "auto" if precision is None else precision.value, threads)
 
 
 def check_scale(um_per_px: float | None) -> None:

@@ -1,4 +1,4 @@
-"""Commands about sessions: verify, list, state, sign, abandon, compare."""
+"""Commands about sessions: verify, list, state, describe, sign, abandon, compare, prune."""
 
 # No `from __future__ import annotations` here: typer reads the annotations of commands at run time.
 
@@ -81,6 +81,25 @@ def list_(
     raise typer.Exit(1 if failed else 0)
 
 
+@sessions_app.command("describe")
+def describe(
+    folder: Folder,
+    by: Annotated[str, typer.Option(help="Who says so.", metavar="NAME")],
+    specimen: Annotated[str | None, typer.Option(help="The laboratory's number of the specimen.", metavar="TEXT")] = None,
+    slide: Annotated[str | None, typer.Option(help="The slide's label.", metavar="TEXT")] = None,
+    operator: Annotated[str | None, typer.Option(help="Who counts.", metavar="NAME")] = None,
+    target: Annotated[int | None, typer.Option(help="Leukocytes to count.", metavar="N", min=1)] = None,
+) -> None:
+    """Say of which specimen and slide a session is, who counts and how far; what is not given stays."""
+    from dataclasses import replace
+
+    from nca_edge.session import Session
+
+    given: dict[str, Any] = {"specimen": specimen, "slide": slide, "operator": operator, "target": target}
+    with Session.open(folder) as session:
+        session.describe(replace(session.slide, **{name: value for name, value in given.items() if value is not None}), by)
+
+
 @sessions_app.command("sign")
 def sign(folder: Folder, name: Annotated[str, typer.Option(help="Who signs.", metavar="NAME")]) -> None:
     """Put a name to a session whose every cell is reviewed and identified."""
@@ -132,6 +151,25 @@ def compare(
             typer.echo("Nothing to compare: one of them holds no leukocyte.")
         typer.echo(RESEARCH_USE)
     raise typer.Exit(1 if not rows or not all(row.agree for row in rows) else 0)
+
+
+@sessions_app.command("prune")
+def prune(
+    older_than: Annotated[float, typer.Option(help="Days since the signature.", metavar="DAYS", min=1)],
+    folder: Annotated[Path, typer.Argument(help="A folder of sessions.", metavar="[DIR]")] = Path("sessions"),
+    yes: Annotated[bool, typer.Option("--yes", help="Delete; without it, only say what would be deleted.")] = False,
+) -> None:
+    """Delete sessions that were signed long ago and are sound; what is not signed is never deleted."""
+    from nca_edge.session.retention import delete, look
+
+    rows = look(folder, older_than)
+    for row in rows:
+        if not row.why and yes:
+            delete(row.folder, older_than)
+        word = row.why or ("deleted" if yes else "would be deleted")
+        typer.echo(printable(f"{row.folder.name:<24} {row.size_bytes / 1e6:>8.1f} MB  {word}"))
+    room = sum(row.size_bytes for row in rows if not row.why) / 1e6
+    typer.echo(f"{room:.1f} MB {'were freed' if yes else 'would be freed; --yes deletes'}.")
 
 
 def _facts(session: Any) -> dict[str, Any]:

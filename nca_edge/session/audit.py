@@ -2,8 +2,8 @@
 
 A row's hash is SHA-256 over the JSON array ``[sequence, at, actor, action, payload_json, previous]`` (ASCII, no spaces). The
 first row carries the session's id and facts, so that a log cannot be moved to another session; each committed field carries the
-hash of its rows and pictures. A log whose end was cut off is still a valid chain: that is found through the head hash printed
-on a report.
+hash of its rows and pictures. A log whose end was cut off, or that somebody wrote anew from a row on, is still a valid chain:
+only the head hash printed on a report, kept elsewhere, tells.
 """
 
 from __future__ import annotations

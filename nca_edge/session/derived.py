@@ -35,8 +35,8 @@ def fields_jsonl(fields: Iterable[FieldRow]) -> Iterator[bytes]:
 
 
 def cell_object(cell: CellRow) -> dict[str, object]:
-    """A line of cells.jsonl as a dictionary (DESIGN section 5)."""
-    return {
+    """A line of cells.jsonl as a dictionary (DESIGN section 5); ``human_label`` and ``reviewed_by`` once a person spoke."""
+    value: dict[str, object] = {
         "field": cell.field,
         "cell": cell.cell,
         "box": [cell.box.x, cell.box.y, cell.box.w, cell.box.h],
@@ -55,36 +55,42 @@ def cell_object(cell: CellRow) -> dict[str, object]:
         "focus": _number(cell.focus),
         "um_per_px": _number(cell.um_per_px),
         "scale_source": cell.scale_source,
-        "human_label": cell.human_label,
-        "reviewed_by": cell.reviewed_by,
     }
+    if cell.reviewed:
+        value |= {"human_label": cell.human_label, "reviewed_by": cell.reviewed_by}
+    return value
 
 
 def field_object(field: FieldRow) -> dict[str, object]:
-    """A line of fields.jsonl as a dictionary (DESIGN section 5)."""
-    return {
+    """A line of fields.jsonl as a dictionary (DESIGN section 5); with ``voided`` where a person took the field back."""
+    value: dict[str, object] = {
         "field": field.name,
         "accepted": field.accepted,
         "reasons": list(field.reasons),
         "n_cells": field.n_cells,
         "um_per_px": _number(field.um_per_px),
-        "voided": field.voided,
     }
+    return value | {"voided": True} if field.voided else value
 
 
-def cells_csv(cells: Iterable[CellRow], classes: Sequence[str]) -> Iterator[bytes]:
-    """A heading and one row a cell, with one column of probability per class; true is 1, false is 0."""
-    yield csv_row([*_CSV_HEAD, *(f"p_{label}" for label in classes)])
+def cells_csv(cells: Sequence[CellRow], classes: Sequence[str]) -> Iterator[bytes]:
+    """A heading and one row a cell, with one column of probability per class; true is 1, false is 0.
+
+    Once a person has looked at a cell, two columns more tell what she said.
+    """
+    reviewed = any(cell.reviewed for cell in cells)
+    spoken = ["human_label", "reviewed_by"] if reviewed else []
+    yield csv_row([*_CSV_HEAD, *(f"p_{label}" for label in classes), *spoken])
     for cell in cells:
         box, flags = cell.box, (cell.unsure, cell.counted, cell.border)
         head = [cell.field, cell.cell, box.x, box.y, box.w, box.h, cell.label, _number(cell.confidence), *map(int, flags)]
         tail = [_number(cell.focus), _number(cell.um_per_px), cell.scale_source, cell.crop, cell.mask, cell.overlay]
-        tail += [cell.human_label, cell.reviewed_by]
-        yield csv_row([*head, *tail, *(_number(cell.probabilities.get(label)) for label in classes)])
+        said = [cell.human_label, cell.reviewed_by] if reviewed else []
+        yield csv_row([*head, *tail, *(_number(cell.probabilities.get(label)) for label in classes), *said])
 
 
 _CSV_HEAD = ("field", "cell", "x", "y", "w", "h", "label", "confidence", "unsure", "counted", "border") + (
-    "focus", "um_per_px", "scale_source", "crop", "mask", "overlay", "human_label", "reviewed_by",
+    "focus", "um_per_px", "scale_source", "crop", "mask", "overlay",
 )  # fmt: skip
 
 

@@ -59,6 +59,21 @@ class Ledger:
             return tuple(audit.rows(self._db))
 
     @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Inside it everything that is read belongs to one moment, whatever another thread or process writes meanwhile."""
+        with self._turn:
+            # The one who writes has nobody to fear but its own threads, and they wait.
+            begin = self.read_only and not self._db.in_transaction
+            if begin:
+                with storage(self.folder):
+                    self._db.execute("BEGIN")
+            try:
+                yield
+            finally:
+                if begin:
+                    self._db.rollback()
+
+    @contextmanager
     def _transaction(self) -> Iterator[None]:
         with self._turn:
             if self.read_only:

@@ -27,15 +27,15 @@ class Queued:
 
     cell: CellRow
     why: str
-    """``blast`` (suspected), ``unsure``, ``rare`` or ``sample`` (the random tenth)."""
+    """``blast`` (suspected), ``unsure`` (or named for what lies outside the cell), ``rare`` or ``sample`` (a random tenth)."""
 
 
 def review_queue(cells: Sequence[CellRow], session_id: str) -> tuple[Queued, ...]:
     """Cells that want a look of their own, not yet reviewed, in the order of their urgency.
 
-    Suspected blasts first, then what the model is unsure of by rising confidence, then rare and abnormal classes by rising
-    confidence, then a tenth of all others. The tenth is drawn by a hash of the session's id and the cell's: it is the same at
-    every call and on every machine, and whoever runs the session cannot choose it.
+    Suspected blasts first, then what the model is unsure of, or names for what lies outside the cell, by rising confidence,
+    then rare and abnormal classes by rising confidence, then a tenth of all others. The tenth is drawn by a hash of the
+    session's id and the cell's: it is the same at every call and on every machine, and nobody who runs the session chooses it.
     """
     open_cells = [cell for cell in cells if cell.in_scope]
     share = Counter(cell.label for cell in open_cells)
@@ -53,7 +53,7 @@ def review_queue(cells: Sequence[CellRow], session_id: str) -> tuple[Queued, ...
 def _why(cell: CellRow, share: float) -> str:
     if cell.label in BLASTS or _blast(cell) >= SUSPECTED:
         return "blast"
-    if cell.unsure:
+    if cell.unsure or cell.measures.get("rests_on_background"):
         return "unsure"
     return "rare" if cell.label in ABNORMAL or share < RARE else ""
 

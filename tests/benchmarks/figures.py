@@ -122,9 +122,25 @@ def machine_rows() -> list[Row]:
     return rows
 
 
+def durability_rows() -> list[Row]:
+    """What a session keeps when its process is killed, or the power goes."""
+    found, file = read("durability.json"), "durability.json"
+    kills, cuts = found["kill_9"], found["power_cuts"][0]
+    n = f"{kills['acknowledged']} changes"
+    return [
+        (f"acknowledged changes lost in {kills['times']} kill -9 under load", str(kills["lost"]), n, file),
+        (
+            "simulated power cuts that lost an acknowledged change, or left something damaged",
+            f"{cuts['lost']}, {cuts['corrupt']}",
+            f"{cuts['states']} cuts",
+            file,
+        ),
+    ]
+
+
 def table() -> str:
     """Markdown of the whole block."""
-    rows = [*naming_rows(), *detection_rows(), *mask_rows(), *machine_rows()]
+    rows = [*naming_rows(), *detection_rows(), *mask_rows(), *machine_rows(), *durability_rows()]
     lines = ["| what | figure (95 % interval) | n | file |", "|---|---|---|---|"]
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)]) + "\n"
 

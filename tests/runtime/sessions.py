@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -84,3 +86,17 @@ def signed(folder: Path, *cells: CellReading) -> Session:
     session.accept([row.id for row in session.unreviewed()], "Ada")
     session.sign("Ada Lovelace")
     return session
+
+
+def first_version(folder: Path) -> None:
+    """Turn a session into one of the first format, as its own program would have left it."""
+    with closing(sqlite3.connect(folder / "session.db", isolation_level=None)) as db:
+        db.executescript("DROP TABLE audit; DROP TABLE verdict;")
+        for table, columns in {
+            "session": ("state", "specimen", "slide", "operator", "target", "calibration_json"),
+            "field": ("voided",),
+            "cell": ("measures_json", "pictures_sha256"),
+        }.items():
+            for column in columns:
+                db.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+        db.execute("PRAGMA user_version = 1")

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from conftest import Done
-from sessions import FACTS, SLIDE, cell, counted, fill, signed
+from sessions import FACTS, SLIDE, cell, counted, fill, first_version, signed
 
 from nca_edge.errors import StorageError, UsageError
 from nca_edge.report import write_report
@@ -240,20 +240,6 @@ def test_state_list_and_sign_on_the_command_line(tmp_path: Path, call: Callable[
 
 
 # An older version
-
-
-def first_version(folder: Path) -> None:
-    """Turn a session into one of the first format, as its own program would have left it."""
-    with closing(sqlite3.connect(folder / "session.db", isolation_level=None)) as db:
-        db.executescript("DROP TABLE audit; DROP TABLE verdict;")
-        for table, columns in {
-            "session": ("state", "specimen", "slide", "operator", "target", "calibration_json"),
-            "field": ("voided",),
-            "cell": ("measures_json", "pictures_sha256"),
-        }.items():
-            for column in columns:
-                db.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
-        db.execute("PRAGMA user_version = 1")
 
 
 def tables(folder: Path) -> dict[str, Any]:

@@ -149,9 +149,12 @@ def test_what_a_person_said_stands_in_the_list_of_cells(tmp_path: Path) -> None:
         session.reclassify(ONE, "blast", "Ada")
         session.export()
     lines = [json.loads(line) for line in (tmp_path / "cells.jsonl").read_text().splitlines()]
-    assert [(line["label"], line["human_label"], line["reviewed_by"]) for line in lines] == [
+    assert [(line["label"], line.get("human_label"), line.get("reviewed_by")) for line in lines] == [
         ("lymphocyte", "blast", "Ada"), ("lymphocyte", None, None),
     ]  # fmt: skip
+    one, two = csv.DictReader(io.StringIO((tmp_path / "cells.csv").read_text("utf-8"), newline=""))
+    assert (one["label"], one["human_label"], one["reviewed_by"]) == ("lymphocyte", "blast", "Ada")
+    assert (two["human_label"], two["reviewed_by"]) == ("", "")
 
 
 # FHIR

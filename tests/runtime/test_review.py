@@ -12,7 +12,7 @@ from sessions import CLASSES, FACTS, SLIDE, cell, counted, field, fill, signed
 from nca_edge import differential as differential_module
 from nca_edge.differential import differential
 from nca_edge.errors import UsageError
-from nca_edge.session import Session, SlideFacts, State, Verdict, audit, review, rows
+from nca_edge.session import Session, SlideFacts, State, Verdict, audit, queue, review, rows
 
 ONE, TWO, THREE = "000001-001", "000001-002", "000001-003"
 
@@ -143,15 +143,24 @@ def test_the_queue_shows_suspected_blasts_first_then_the_unsure_then_the_rare_th
     cells += [cell(41, unsure=True, confidence=0.5), likely_blast, cell(43, unsure=True, confidence=0.45), cell(44, "monocyte")]
     cells += [cell(45, "blast", 0.6), cell(46, "erythroblast"), cell(47, "blast", border=True), cell(48, "monocyte", 0.7)]
     with counted(tmp_path, *cells) as session:
-        queue = session.review_queue()
-        assert [(item.why, item.cell.cell) for item in queue[:7]] == [
+        found = session.review_queue()
+        assert [(item.why, item.cell.cell) for item in found[:7]] == [
             ("blast", 45), ("blast", 42), ("unsure", 43), ("unsure", 41), ("rare", 48), ("rare", 44), ("rare", 46),
         ]  # fmt: skip
-        assert [item.why for item in queue[7:]] == ["sample"] * 4
-        session.accept([queue[0].cell.id, queue[8].cell.id], "Ada")
-        assert session.review_queue() == (*queue[1:8], *queue[9:])
+        assert [item.why for item in found[7:]] == ["sample"] * 4
+        session.accept([found[0].cell.id, found[8].cell.id], "Ada")
+        assert session.review_queue() == (*found[1:8], *found[9:])
     with Session.open(tmp_path) as session:
-        assert [item.cell.id for item in session.review_queue()] == [item.cell.id for item in (*queue[1:8], *queue[9:])]
+        assert [item.cell.id for item in session.review_queue()] == [item.cell.id for item in (*found[1:8], *found[9:])]
+
+
+def test_a_cell_that_is_named_for_its_surroundings_is_looked_at(tmp_path: Path) -> None:
+    with counted(tmp_path, *(cell(number) for number in range(1, 41))) as session:
+        cells = list(session.cells())
+    odd = replace(cells[6], measures={"rests_on_background": True, "outside_share": 0.8})
+    (first, *rest) = queue.review_queue([*cells[:6], odd, *cells[7:]], "session")
+    assert (first.why, first.cell.cell) == ("unsure", 7)
+    assert {item.why for item in rest} == {"sample"}
 
 
 def test_another_session_draws_another_tenth(tmp_path: Path) -> None:

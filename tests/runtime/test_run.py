@@ -34,6 +34,7 @@ from nca_edge.records import (
     Reading,
     Scale,
 )
+from nca_edge.session import Session, State
 
 Call = Callable[..., Any]
 Write = Callable[[Path], Path]
@@ -416,6 +417,29 @@ def test_two_runs_on_one_session(made_up: MadeUp, tmp_path: Path) -> None:
     said = f"The session {tmp_path / 's'} is in use by process {os.getpid()}: end that one first, or give another folder."
     assert refused == [said] * 5
     assert [field["field"] for field in lines(tmp_path / "s" / "fields.jsonl")] == [f"{n:02}.png" for n in range(6)]
+
+
+def test_a_session_goes_on_with_the_precision_it_began_with(dark: Write, tmp_path: Path, call: Call) -> None:
+    source = dark(tmp_path / "in" / "a.png").parent
+    assert call("run", source, "--out", tmp_path / "s", "--backend", "onnx", "--precision", "int8").code == 0
+    dark(source / "b.png")
+    assert call("run", source, "--session", tmp_path / "s").code == 0
+    done = call("run", source, "--session", tmp_path / "s", "--precision", "fp32")
+    assert done.code == 2 and "began with precision int8, but this call has precision fp32" in done.err
+    assert len(lines(tmp_path / "s" / "fields.jsonl")) == 2
+
+
+def test_a_signed_session_takes_no_more_fields_and_can_still_be_reported(made_up: MadeUp, tmp_path: Path, call: Call) -> None:
+    source = made_up.source(2)
+    runner.run(request(source, tmp_path / "s", target=1), Heard().show, Heard().append)
+    runner.run(request(source, tmp_path / "s", resume=True, target=2), Heard().show, Heard().append)
+    with Session.open(tmp_path / "s") as session:
+        assert (session.state, session.slide.target) == (State.REVIEW, 2)
+        session.accept([cell.id for cell in session.unreviewed()], "Ada")
+        session.sign("Ada")
+    assert runner.run(request(source, tmp_path / "s", resume=True), Heard().show, Heard().append).table.leukocytes == 2
+    with pytest.raises(UsageError, match="cannot be given more fields, because it is signed"):
+        runner.run(request(made_up.source(3), tmp_path / "s", resume=True), Heard().show, Heard().append)
 
 
 def test_default_folders(dark: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

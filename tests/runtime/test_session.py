@@ -465,18 +465,17 @@ def test_the_derived_files_are_exact(tmp_path: Path) -> None:
         '{"channel": 3, "relevance": -0.5, "peak": [2, 2]}, {"channel": 2, "relevance": -1.5, "peak": [3, 2]}, '
         '{"channel": 1, "relevance": -2.5, "peak": [4, 2]}, {"channel": 0, "relevance": -3.5, "peak": [5, 2]}], '
         '"mask": "cells/000001-001.mask.png", "crop": "cells/000001-001.crop.png", "overlay": "cells/000001-001.overlay.png", '
-        '"focus": 12.345679, "um_per_px": 0.1, "scale_source": "red_cells", "human_label": null, "reviewed_by": null}\n'
+        '"focus": 12.345679, "um_per_px": 0.1, "scale_source": "red_cells"}\n'
     )
     assert (tmp_path / "s/fields.jsonl").read_text() == (
-        '{"field": "a.png", "accepted": true, "reasons": [], "n_cells": 1, "um_per_px": 0.1, "voided": false}\n'
-        '{"field": "dark.png", "accepted": false, "reasons": ["It is too dark."], "n_cells": 0, "um_per_px": null, '
-        '"voided": false}\n'
+        '{"field": "a.png", "accepted": true, "reasons": [], "n_cells": 1, "um_per_px": 0.1}\n'
+        '{"field": "dark.png", "accepted": false, "reasons": ["It is too dark."], "n_cells": 0, "um_per_px": null}\n'
     )
     assert (tmp_path / "s/cells.csv").read_text() == (
         "field,cell,x,y,w,h,label,confidence,unsure,counted,border,focus,um_per_px,scale_source,crop,mask,overlay,"
-        "human_label,reviewed_by,p_lymphocyte,p_artefact\n"
+        "p_lymphocyte,p_artefact\n"
         "a.png,1,10,20,30,40,lymphocyte,0.75,0,1,0,12.345679,0.1,red_cells,cells/000001-001.crop.png,"
-        "cells/000001-001.mask.png,cells/000001-001.overlay.png,,,0.75,0.25\n"
+        "cells/000001-001.mask.png,cells/000001-001.overlay.png,0.75,0.25\n"
     )
 
 
@@ -532,7 +531,7 @@ def test_a_spreadsheet_does_not_run_a_name(tmp_path: Path, start: str) -> None:
     with (tmp_path / "s/cells.csv").open(newline="", encoding="utf-8") as file:
         _, row = csv.reader(file)
     assert row[0] == f"'{name}"
-    assert len(row) == 21
+    assert len(row) == 19
     assert json.loads((tmp_path / "s/cells.jsonl").read_text())["field"] == name
 
 

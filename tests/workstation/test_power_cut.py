@@ -16,7 +16,7 @@ from nca_edge.errors import StorageError, UsageError
 from nca_edge.session import Session
 from nca_edge.session.verify import verify
 from tests.benchmarks.durability import kills
-from tests.runtime.sessions import FACTS, SLIDE, cell, field
+from tests.runtime.sessions import FACTS, SLIDE, cell, field, first_version
 from tests.workstation.power_cuts import cuts, heads, outcome, played, steps
 from tests.workstation.recorded_disk import Disk, crash, recorded
 
@@ -68,6 +68,28 @@ def test_after_a_cut_the_session_goes_on(place: Path) -> None:
                     step()
             assert session.fields_done() == {f"{n:03d}.png" for n in range(6)}
         assert verify(place / "s").problems == ()
+
+
+def test_a_power_cut_while_an_older_session_is_brought_along_leaves_one_or_the_other(place: Path) -> None:
+    folder = place / "s"
+    with Session.create(folder, FACTS, SLIDE) as session:
+        for n in range(4):
+            session.commit(field(f"{n}.png", cell(1), cell(2)))
+        before = tuple(session.cells())
+    first_version(folder)
+    disk, draw = Disk(), random.Random(5)
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        disk.log += [("open", str(path)), ("write", str(path), 0, path.read_bytes()), ("sync", str(path))]
+    disk.log += [("folder", str(folder)), ("folder", str(folder / "cells"))]
+    began = len(disk.log)
+    with recorded(disk), Session.open(folder):
+        pass
+    for number in range(60):
+        files = crash(disk.log, draw.randint(began, len(disk.log)), ("none", "subset", "torn")[number % 3], draw)
+        assert outcome(folder, files, []) == "ok"
+        with Session.open(folder, read_only=True) as session:
+            assert tuple(session.cells()) == before
+        assert verify(folder).problems == ()
 
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO])
