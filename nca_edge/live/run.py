@@ -29,6 +29,8 @@ from nca_edge.session import Session
 
 STORE_AGAIN_S = 2.0
 """Pause before what could not be stored is tried again."""
+LATE_TRIES = 3
+"""How often it is tried again after the count was stopped."""
 WAITING_FIELDS = 4
 """Read fields that may wait to be stored; then reading waits."""
 
@@ -71,6 +73,7 @@ class LiveRun:
         self._times: deque[float] = deque(maxlen=60)
         self._camera_said = ""
         self._full = False
+        self._late_tries = 0
         self._stages = [Stage("watching", self._watch, self._trouble), Stage("reading", self._read, self._trouble)]
         self._store_stage = Stage("storing", self._store, self._trouble)
         self._ender = threading.Thread(target=self._end, name="live-end", daemon=True)
@@ -203,8 +206,13 @@ class LiveRun:
             done = self._count.undo() if isinstance(work, _Undo) else self._count.commit(work)
         except StorageError as error:
             self._publish("trouble", text=str(error))
-            if self._stop.wait(STORE_AGAIN_S):
+            if not self._stop.wait(STORE_AGAIN_S):
+                return
+            self._late_tries += 1
+            if self._late_tries > LATE_TRIES:
                 self._give_up(work, error)
+            else:
+                time.sleep(STORE_AGAIN_S)
             return
         self._unstored = None
         self._to_store.task_done()
@@ -242,7 +250,7 @@ class LiveRun:
         said = f"{status.state}: {status.text}" if status.text else status.state
         if said != self._camera_said:
             first, self._camera_said = not self._camera_said, said
-            if not first:
+            if not first and status.state != "ended":
                 text = f"camera {status.name}: {status.text}." if status.text else f"camera {status.name}: {status.state}."
                 self._publish("trouble", text=text)
 

@@ -1,7 +1,7 @@
 """How many cells are counted twice, or missed, while a simulated hand moves the stage over sheets of real fields.
 
-The way, the tremor, the returns and the hunts for focus follow from a seed (nca_edge/camera/operator.py); the camera is looked at
-in its own time, so that a slow machine gets the same figures. Truth: the white cells that a person boxed, wholly inside
+The way, the tremor, the returns and the hunts for focus follow from a seed (nca_edge/camera/operator.py); the camera is looked
+at in its own time, so that a slow machine gets the same figures. Truth: the white cells that a person boxed, wholly inside
 their field by 5 px. A cell is found where a counted cell's centre lies in its box.
 
 Usage: python tests/benchmarks/pans.py --data DIR [--set bccd] [--sheets 20] [--side 3] [--seed 1] [--json FILE]
@@ -13,7 +13,9 @@ import argparse
 import json
 import random
 import sys
-from dataclasses import dataclass, field
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ from nca_edge.live.field import Analyst
 from nca_edge.live.watcher import Watcher
 
 INSIDE_PX = 5
-FPS = 8.0
+FPS = 6.0
 SHUTTER_S = 0.01
 
 
@@ -53,6 +55,35 @@ class Tally:
     refused: int = 0
     sheets: int = 0
     which: list[str] = field(default_factory=list)
+
+
+    def plus(self, other: Tally, where: str) -> Tally:
+        """The sum of both."""
+        numbers = {f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self) if f.name != "which"}
+        return Tally(**numbers, which=self.which + [where + line for line in other.which])
+
+
+@dataclass(frozen=True)
+class Task:
+    """One sheet."""
+
+    folder: Path
+    files: tuple[str, ...]
+    seed: int
+
+
+def one_sheet(task: Task) -> Tally:
+    """Lay it and pan over it."""
+    tally = Tally()
+    mosaic = laid_fields([task.folder / file for file in task.files])
+    pan(mosaic, truth_of(mosaic, read_truth(task.folder)), task.seed, model(), tally)
+    return tally
+
+
+@cache
+def model() -> Classifier:
+    """Once in each process."""
+    return load(ModelChoice(None, "onnx", "fp32", 1))
 
 
 def truth_of(mosaic: Mosaic, boxes: dict[str, tuple[list[Rect], float]]) -> list[Rect]:
@@ -114,7 +145,7 @@ def compare(
             tally.missed_unseen += not shown[n]
             tally.missed_artefact += any(inside(p, box) for p in listed)
         if len(hits) != 1:
-            tally.which.append(f"sheet {tally.sheets}: cell at {[round(v) for v in box]} counted {len(hits)} times")
+            tally.which.append(f"cell at {[round(v) for v in box]} counted {len(hits)} times")
     tally.others += len(free)
     tally.others_twice += sum(
         any(abs(a[0] - b[0]) < 40 and abs(a[1] - b[1]) < 40 for b in free[:i]) for i, a in enumerate(free)
@@ -146,25 +177,27 @@ def main() -> int:
     parser.add_argument("--sheets", type=int, default=20)
     parser.add_argument("--side", type=int, default=3, help="fields along each side of a sheet")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--json", type=Path, help="write the figures here")
     args = parser.parse_args()
-    classifier = load(ModelChoice(None, "auto", "fp32", 1))
     results = []
     for name in args.set:
         truth = read_truth(args.data / name)
         files = sorted(truth)
         random.Random(args.seed).shuffle(files)
-        tally, each = Tally(), args.side**2
-        for sheet in range(args.sheets):
-            chosen = [args.data / name / file for file in files[sheet * each : (sheet + 1) * each]]
-            if len(chosen) < each:
-                break
-            mosaic = laid_fields(chosen)
-            pan(mosaic, truth_of(mosaic, truth), args.seed * 1000 + sheet, classifier, tally)
-            print(f"{name} sheet {sheet + 1}: {tally.cells} cells, {tally.twice} twice, {tally.missed} missed "
-                  f"({tally.missed_unseen} never whole in focus, {tally.missed_artefact} listed), {tally.fields} fields, "
-                  f"{tally.refused} refused", flush=True)  # fmt: skip
-        results.append(summary(name, args, tally))
+        each = args.side**2
+        tasks = [
+            Task(args.data / name, tuple(files[n * each : (n + 1) * each]), args.seed * 1000 + n)
+            for n in range(min(args.sheets, len(files) // each))
+        ]
+        total = Tally()
+        with ProcessPoolExecutor(args.workers) as pool:
+            for number, tally in enumerate(pool.map(one_sheet, tasks), start=1):
+                total = total.plus(tally, f"{name} sheet {number}: ")
+                print(f"{name} sheet {number}: {total.cells} cells, {total.twice} twice, {total.missed} missed "
+                      f"({total.missed_unseen} never whole in focus, {total.missed_artefact} listed), {total.fields} fields, "
+                      f"{total.refused} refused", flush=True)  # fmt: skip
+        results.append(summary(name, args, total))
     if args.json:
         args.json.write_text(json.dumps(results, indent=2) + "\n")
     print("\n".join(line for r in results for line in r["which"]))

@@ -1,8 +1,8 @@
 """Stand-ins for cameras: real programs, pipes and servers that give stamped pictures, and that can be pulled and plugged in.
 
-Each picture carries the moment at which it was made (monotonic clock, ms) as 32 black and white blocks, so that whoever reads it
-knows how old it is. Run as a program: ``python cameras.py stdout|fifo|http PATH|PORT STATE`` where STATE is a file whose text is
-``on``, ``off`` (pulled: the program ends), ``hang`` (it lives and sends nothing) or ``freeze`` (the last picture again and again).
+Each picture carries the moment at which it was made (monotonic clock, ms) as 32 black and white blocks, so that whoever reads
+it knows how old it is. As a program: ``python cameras.py stdout|fifo|http PATH|PORT STATE``; STATE is a file whose text is
+``on``, ``off`` (pulled: the program ends), ``hang`` (it lives and sends nothing) or ``freeze`` (one picture again and again).
 """
 
 from __future__ import annotations
@@ -48,6 +48,11 @@ def now_ms() -> int:
     return int(time.monotonic() * 1000) & 0xFFFFFFFF
 
 
+def ready(state: Path) -> None:
+    """Leave the moment from which pictures could be had, beside the state."""
+    state.with_suffix(".ready").write_text(str(now_ms()))
+
+
 def pictures(state: Path) -> Iterator[bytes]:
     """JPEG pictures at the camera's rate for as long as it is plugged in; empty while it hangs."""
     number, last = 0, b""
@@ -79,7 +84,8 @@ def to_stdout(state: Path) -> int:
 
 
 def to_fifo(path: Path, state: Path) -> int:
-    with path.open("wb", buffering=0) as pipe:
+    ready(state)
+    with path.open("wb", buffering=0) as pipe:  # waits for a reader
         for data in pictures(state):
             pipe.write(data)
     return 0
@@ -108,7 +114,9 @@ def to_http(port: int, state: Path) -> int:
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
+    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    ready(state)
+    server.serve_forever()
     return 0
 
 
