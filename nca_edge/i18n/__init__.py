@@ -43,6 +43,15 @@ class Words:
         key = f"class.{label}"
         return self(key) if key in catalogue(FALLBACK) else label.replace("_", " ").capitalize()
 
+    def knows(self, key: str) -> bool:
+        """Whether there is such a text."""
+        return key in catalogue(FALLBACK)
+
+    def plural(self, key: str, n: int, shown: str | None = None) -> str:
+        """``KEY_one`` or ``KEY_many`` with ``n``, written as ``shown``; nought is one in French and Portuguese."""
+        one = n == 1 or (n == 0 and self.language in ("fr", "pt"))
+        return self(f"{key}_{'one' if one else 'many'}", n=n if shown is None else shown)
+
     def number(self, value: float, digits: int = 0) -> str:
         """Decimals and thousands set apart as the language writes them."""
         return f"{value:,.{digits}f}".replace(",", "\u202f").replace(".", self("number.point"))

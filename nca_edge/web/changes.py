@@ -11,7 +11,7 @@ from nca_edge.errors import NcaEdgeError, UsageError
 from nca_edge.i18n import LANGUAGES
 from nca_edge.session import SlideFacts, State
 from nca_edge.session.people import person
-from nca_edge.web.house import LANGUAGE_COOKIE, REVIEWER_COOKIE, House, house_of, reviewer_of, words_of
+from nca_edge.web.house import LANGUAGE_COOKIE, REVIEWER_COOKIE, house_of, reviewer_of, words_of
 from nca_edge.web.refusal import reasons
 
 if TYPE_CHECKING:
@@ -82,6 +82,8 @@ async def undo(request: Request, values: dict[str, Any]) -> dict[str, Any]:
 
 async def sign(request: Request, values: dict[str, Any]) -> dict[str, Any]:
     """Put a name to the session; refused, with everything that is missing."""
+    from nca_edge.outbox import Outputs, write_outputs
+
     house, words, name = house_of(request), words_of(request), _text(values, "name")
     person(name, "signs")
     missing = reasons(words, house, await house.desk.look())
@@ -94,18 +96,9 @@ async def sign(request: Request, values: dict[str, Any]) -> dict[str, Any]:
         session.sign(name)
 
     await house.desk.change(put)
-    return {"say": await _written(house, words("sign.signed_by", name=name)), "go": "/sign"}
-
-
-async def _written(house: House, said: str) -> str:
-    """Write report and tables, and deliver them; a disk that refuses does not take the signature back."""
-    from nca_edge.outbox import Outputs, write_outputs
-
-    try:
-        await house.desk.ask(lambda session: write_outputs(session.folder, Outputs(fhir=True, outbox=house.outbox)))
-    except NcaEdgeError as error:
-        return f"{said}. {error}"
-    return said
+    folder, outputs = house.desk.session.folder, Outputs(fhir=True, outbox=house.outbox)
+    house.desk.print(lambda: write_outputs(folder, outputs))
+    return {"say": words("sign.signed_by", name=name), "go": "/sign"}
 
 
 async def amend(request: Request, values: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from nca_edge.errors import NcaEdgeError
 from nca_edge.session import Session
 from nca_edge.web.snapshot import Snapshot, take
 
@@ -55,6 +56,9 @@ class Desk:
         self._revision = 1
         self._snapshot: Snapshot | None = None
         self._pool = ThreadPoolExecutor(1, "session")
+        self._press = ThreadPoolExecutor(1, "press")
+        self.trouble = ""
+        """Why the last files could not be written; empty: they were."""
 
     @property
     def revision(self) -> int:
@@ -82,8 +86,22 @@ class Desk:
         finally:
             self.touched()  # also where it failed in the middle: what stands is read again
 
+    def print(self, work: Callable[[], object]) -> None:
+        """Write files, which may take long, beside everything else: ``work`` opens the session for itself, to read."""
+
+        def done() -> None:
+            try:
+                work()
+                self.trouble = ""
+            except NcaEdgeError as error:
+                self.trouble = str(error)
+            self.bell.ring()
+
+        self._press.submit(done)
+
     def close(self) -> None:
         """Let what was begun end."""
+        self._press.shutdown(wait=True)
         self._pool.shutdown(wait=True)
 
     def _look(self, session: Session) -> Snapshot:

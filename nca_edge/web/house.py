@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
-from nca_edge.differential import Differential
 from nca_edge.i18n import FALLBACK, LANGUAGES, Words, choose
 from nca_edge.session import SlideFacts, State
 from nca_edge.web.desk import Desk
@@ -105,7 +104,7 @@ async def page(request: Request, place: str, status: int = 200, **values: Any) -
     template = values.pop("template", f"{place}.html.j2")
     shared = {
         "t": words, "place": place, "csrf": house.door.csrf, "head": head_of(snapshot, reviewer_of(request, snapshot)),
-        "warning": house.warning, "languages": LANGUAGES,
+        "warning": " ".join(filter(None, (house.warning, house.desk.trouble))), "languages": LANGUAGES,
     }  # fmt: skip
     return HTMLResponse(environment().get_template(template).render(shared | values), status)
 
@@ -130,17 +129,6 @@ def head_of(snapshot: Snapshot, reviewer: str) -> Head:
         signed_by=signature.name if signature else "",
         signed_at=signature.at if signature else "",
     )
-
-
-def blast_sentence(words: Words, table: Differential) -> str:
-    """``Differential.blast_statement`` in another language."""
-    if table.blasts is None:
-        return words("blast.not_reported")
-    if table.blasts:
-        return words("blast.one" if table.blasts == 1 else "blast.some", k=table.blasts, n=table.leukocytes)
-    if table.blast_limit is None:
-        return words("blast.nothing")
-    return words("blast.excluded", n=table.named, limit=words.number(table.blast_limit_up, 1))
 
 
 def live_texts(words: Words) -> str:
@@ -175,4 +163,4 @@ def environment() -> jinja2.Environment:
     )  # fmt: skip
 
 
-__all__ = ["FALLBACK", "Head", "House", "blast_sentence", "environment", "head_of", "house_of", "href", "live_texts", "page"]
+__all__ = ["FALLBACK", "Head", "House", "environment", "head_of", "house_of", "href", "live_texts", "page"]

@@ -8,12 +8,12 @@ import json
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import asdict
 from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nca_edge.errors import NcaEdgeError
 from nca_edge.web.house import (
     House,
-    blast_sentence,
     environment,
     head_of,
     house_of,
@@ -25,6 +25,7 @@ from nca_edge.web.house import (
 )
 from nca_edge.web.refusal import reasons
 from nca_edge.web.snapshot import Shown, Snapshot
+from nca_edge.wording import blast_sentence, flag_sentence
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -141,7 +142,7 @@ async def sign(request: Request) -> Response:
     snapshot = await house.desk.look()
     return await page(
         request, "sign", snapshot=snapshot, table=snapshot.table, blasts=blast_sentence(words, snapshot.table),
-        flags=[words(f"flag.{flag.name}", n=flag.count) for flag in snapshot.flags], reasons=reasons(words, house, snapshot),
+        flags=[flag_sentence(words, flag) for flag in snapshot.flags], reasons=reasons(words, house, snapshot),
         downloads=tuple(FILES), following=house.watch is not None and snapshot.over,
         facts=[(words(key), value) for key, value in snapshot.facts],
     )  # fmt: skip
@@ -153,13 +154,19 @@ async def who(request: Request) -> Response:
 
 
 async def report(request: Request) -> Response:
-    """The report, built anew."""
-    from starlette.responses import Response as Raw
+    """The report, built anew and sent as it is built: of many cells it takes seconds, in which the page goes on."""
+    from starlette.responses import StreamingResponse
 
+    pieces = _report(house_of(request).desk.session.folder, words_of(request).language)
+    return StreamingResponse(pieces, media_type="text/html; charset=utf-8", headers={"content-security-policy": REPORT_POLICY})
+
+
+def _report(folder: Path, language: str) -> Iterator[bytes]:
     from nca_edge.report import render_report
+    from nca_edge.session import Session
 
-    html = await house_of(request).desk.ask(lambda session: b"".join(render_report(session)))
-    return Raw(html, media_type="text/html; charset=utf-8", headers={"content-security-policy": REPORT_POLICY})
+    with Session.open(folder, read_only=True) as session:
+        yield from render_report(session, language=language)
 
 
 async def download(request: Request) -> Response:
@@ -180,7 +187,7 @@ def _table(session: Session, name: str) -> Iterator[bytes]:
     from nca_edge.summary import differential_csv, report_json, summarize
 
     if name == "cells.csv":
-        return cells_csv(session.cells(), session.facts.classes)
+        return cells_csv(tuple(session.cells()), session.facts.classes)
     summary = summarize(session)
     if name == "differential.csv":
         return differential_csv(summary)
