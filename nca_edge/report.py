@@ -18,43 +18,21 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from nca_edge import RESEARCH_USE
 from nca_edge.differential import ARTEFACT, UNIDENTIFIED, Differential, differential
 from nca_edge.drawing import map_strip, outline, shrink
-from nca_edge.flags import Rule
+from nca_edge.flags import Flag, Rule
+from nca_edge.i18n import Words
 from nca_edge.records import Image8
 from nca_edge.session import CellRow, FieldRow, Session, replace_file
 from nca_edge.session.derived import REPORT_HTML
 from nca_edge.session.faults import storage
 from nca_edge.summary import minute, summarize
+from nca_edge.wording import blast_sentence, flag_sentence, standing
 
 CROP_PX = 160
 """Crops are at most this wide: two to three times their size on the page, and 500 cells stay a few megabytes."""
-NAMES = {
-    "neutrophil_band": "Band neutrophil",
-    "neutrophil_segmented": "Segmented neutrophil",
-    "lymphocyte_typical": "Typical lymphocyte",
-    "lymphocyte_atypical": "Atypical lymphocyte",
-    "erythroblast": "Erythroblast",
-}
-"""Names that a haematologist uses, of one cell; another class shows its own name."""
-SCALES = {
-    "given": "given by the user",
-    "session": "taken from earlier fields of this session",
-    "red_cells": "estimated from the red cells (7.5 µm)",
-    "cell_size": "estimated from the cells' own size",
-    "view": "not known: each crop was taken to span the model's view",
-}
-"""``Scale.source`` for people."""
-HISTORY = {
-    "created": "begun",
-    "migrated": "brought from an older format",
-    "review_begun": "count ended",
-    "signed": "signed",
-    "amended": "opened again",
-    "abandoned": "abandoned",
-}
-"""Actions of the audit log that the report tells of, and their words."""
+HISTORY = ("created", "migrated", "review_begun", "signed", "amended", "abandoned")
+"""Actions of the audit log that the report tells of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +67,9 @@ class Gallery:
         return sum(cell.border for cell in self.cells)
 
 
-def write_report(session_folder: Path, to: Path | None = None, rules: Iterable[Rule] | None = None) -> Path:
+def write_report(
+    session_folder: Path, to: Path | None = None, rules: Iterable[Rule] | None = None, language: str = "en"
+) -> Path:
     """(Re)build ``report.html`` from a session folder.
 
     Parameters
@@ -97,6 +77,7 @@ def write_report(session_folder: Path, to: Path | None = None, rules: Iterable[R
     session_folder : the folder of a session
     to : folder of the report; None: the session's
     rules : of the flags; None: those of nca-edge
+    language : one of ``i18n.LANGUAGES``
 
     Returns
     -------
@@ -105,14 +86,14 @@ def write_report(session_folder: Path, to: Path | None = None, rules: Iterable[R
     """
     path = (to or session_folder) / REPORT_HTML
     with Session.open(session_folder, read_only=True) as session, session.snapshot(), storage(path.parent):
-        replace_file(path, render_report(session, rules))
+        replace_file(path, render_report(session, rules, language))
     return path
 
 
-def render_report(session: Session, rules: Iterable[Rule] | None = None) -> Iterator[bytes]:
+def render_report(session: Session, rules: Iterable[Rule] | None = None, language: str = "en") -> Iterator[bytes]:
     """The report of an open session, piece by piece."""
     # File names may hold what is no valid Unicode; such bytes are shown escaped.
-    return (chunk.encode("utf-8", "backslashreplace") for chunk in _render(session, rules))
+    return (chunk.encode("utf-8", "backslashreplace") for chunk in _render(session, rules, Words(language)))
 
 
 def count(session_folder: Path) -> Differential:
@@ -133,11 +114,15 @@ def _urgency(cell: CellRow) -> tuple[bool, float]:
     return not cell.verdict.unsure, cell.confidence
 
 
-def _render(session: Session, rules: Iterable[Rule] | None) -> Iterator[str]:
+def _render(session: Session, rules: Iterable[Rule] | None, words: Words) -> Iterator[str]:
     import jinja2
 
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    environment.filters.update(title=_title, name=_name, figure=_figure, minute=minute)
+    environment.filters.update(
+        title=lambda label: _title(label, words), name=words.label, figure=_figure, minute=minute,
+        known=lambda label: label.replace("_", " ") if words.language == "en" else words.label(label),
+        decimal=lambda value: words.number(value, 1), flag=lambda flag: _flag(flag, words),
+    )  # fmt: skip
     environment.tests.update(
         record=lambda value: isinstance(value, dict), listing=lambda value: isinstance(value, list | tuple)
     )
@@ -148,14 +133,16 @@ def _render(session: Session, rules: Iterable[Rule] | None) -> Iterator[str]:
     table = summary.table
     # generate() yields piece by piece, so that only one cell's pictures are in memory at a time.
     return environment.from_string((folder / "report.html.j2").read_text("utf-8")).generate(
-        research_use=RESEARCH_USE,
+        t=words,
+        research_use=words("research_use"),
         style=_Safe(style),
         style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
         session=session,
         facts=session.facts,
         name=summary.name,
         summary=summary,
-        history=HISTORY,
+        standing=standing(words, summary),
+        blasts=blast_sentence(words, table),
         log=[row for row in session.audit_log() if row.action in HISTORY],
         table=table,
         galleries=galleries(cells, table),
@@ -163,7 +150,7 @@ def _render(session: Session, rules: Iterable[Rule] | None) -> Iterator[str]:
         fields=fields,
         rejected=[field for field in fields if not field.accepted and not field.failed],
         failed=[field for field in fields if field.failed],
-        scales=_scales(fields),
+        scales=_scales(fields, words),
         pictures=lambda cell: _pictures(session, cell),
     )
 
@@ -175,13 +162,13 @@ class _Safe(str):
         return self
 
 
-def _scales(fields: list[FieldRow]) -> list[tuple[str, int, float, float]]:
+def _scales(fields: list[FieldRow], words: Words) -> list[tuple[str, int, float, float]]:
     """(where the scale came from, fields, least, largest um_per_px), in order of first use."""
     found: dict[str, list[float]] = {}
     for field in fields:
         if field.um_per_px is not None:
             found.setdefault(field.scale_source or "", []).append(field.um_per_px)
-    return [(SCALES.get(source, source), len(values), min(values), max(values)) for source, values in found.items()]
+    return [(_scale(source, words), len(values), min(values), max(values)) for source, values in found.items()]
 
 
 def _pictures(session: Session, cell: CellRow) -> Pictures:
@@ -211,12 +198,18 @@ def _uri(image: Image.Image, kind: str) -> str:
     return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def _name(label: str) -> str:
-    return NAMES.get(label) or label.replace("_", " ").capitalize()
+def _scale(source: str, words: Words) -> str:
+    return words(f"report.scale_{source}") if words.knows(f"report.scale_{source}") else source
 
 
-def _title(label: str) -> str:
-    return "Unidentified" if label == UNIDENTIFIED else f"{_name(label)}s"
+def _title(label: str, words: Words) -> str:
+    """Heading of several cells; English alone makes its plurals by rule."""
+    name = words.label(label)
+    return f"{name}s" if words.language == "en" and label != UNIDENTIFIED else name
+
+
+def _flag(flag: Flag, words: Words) -> str:
+    return flag.text if words.language == "en" else flag_sentence(words, flag)
 
 
 def _figure(value: Any) -> str:

@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from nca_edge import RESEARCH_USE, __version__
-from nca_edge.cli import board, cells, microscope, sessions, workstation
+from nca_edge.cli import board, cells, microscope, page, sessions, workstation
 from nca_edge.errors import NcaEdgeError
 from nca_edge.terminal import say, silence
 
@@ -25,8 +25,8 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 for _command in (
-    cells.run, cells.classify, cells.evaluate, board.bench, cells.report, microscope.calibrate, board.devices,
-    board.doctor,    workstation.train, workstation.export,
+    cells.run, page.serve, cells.classify, cells.evaluate, board.bench, cells.report, microscope.calibrate, board.devices,
+    board.doctor, workstation.train, workstation.export,
 ):  # fmt: skip
     app.command()(_command)
 app.add_typer(board.models_app, name="models")
