@@ -43,7 +43,7 @@ setup: $(VENV)/.stamp
 $(VENV)/.stamp: pyproject.toml requirements-test.txt
 	$(need_python)
 	$(call make_venv,$(VENV))
-	$(BIN)/python -m pip install --quiet --constraint requirements-test.txt --editable '.[train,teacher,export,dev]'
+	$(BIN)/python -m pip install --quiet --constraint requirements-test.txt --editable '.[camera,web,train,teacher,export,dev]'
 	touch $@
 
 # The demo stands on the bare runtime: what a clinic installs, a few hundred MB, no torch.

@@ -79,6 +79,8 @@ class Manifest:
     """Looks at a cell at most, turned and mirrored; see ``passes.py``."""
     more_passes_below: float = 0.0
     """Confidence of the first look below which the others follow."""
+    channel_means: tuple[float, ...] | None = None
+    """Mean of each pooled feature over training cells, which stands for a channel that is taken away; None: not kept."""
     schema: int = SCHEMA
 
 
@@ -226,6 +228,7 @@ def _parse_manifest(raw: bytes) -> Manifest:
                 "classes": tuple(table["classes"]),
                 "groups": {str(k): tuple(v) for k, v in table["groups"].items()},
                 "architecture": Architecture(**table["architecture"]),
+                "channel_means": None if table.get("channel_means") is None else tuple(table["channel_means"]),
                 "mean": tuple(table["mean"]), "std": tuple(table["std"]), "data": tuple(table["data"]),
                 "files": tuple(BundleFile(**entry) for entry in table["files"]),
             }
@@ -253,6 +256,8 @@ def _check_values(m: Manifest) -> None:
         "std": len(m.std) == 3 and all(number(v) and v > 0 for v in m.std),
         "temperature": number(m.temperature) and m.temperature > 0,
         "mask_step": m.mask_step is None or (type(m.mask_step) is int and 1 <= m.mask_step <= m.architecture.steps),
+        "channel_means": m.channel_means is None
+        or (len(m.channel_means) == m.architecture.features and all(map(number, m.channel_means))),
         "unsure_below": number(m.unsure_below) and 0 <= m.unsure_below <= 1,
         "passes": type(m.passes) is int and 1 <= m.passes <= len(TURNS),
         "more_passes_below": number(m.more_passes_below) and 0 <= m.more_passes_below <= 1,

@@ -25,9 +25,10 @@ from nca_edge.backends import (
 )
 from nca_edge.bundle import Bundle, find_bundle, load_bundle
 from nca_edge.errors import BundleError, UsageError
-from nca_edge.explain import head_relevance, mean_relevance, top_channels
+from nca_edge.explain import Question, head_relevance, mean_relevance, top_channels
 from nca_edge.mask import cell_mask
-from nca_edge.passes import ALWAYS, Look, Passes, look
+from nca_edge.measure import outside_share
+from nca_edge.passes import ALWAYS, Look, Passes, look, turned_back
 from nca_edge.profiles import detect_board
 from nca_edge.records import Explanation, Image8, Image32, Prediction, RunFacts
 from nca_edge.stopwatch import Watch, untimed
@@ -107,24 +108,72 @@ class Classifier:
         spread = float(self.probabilities(seen.each)[:, best].std())
         return Prediction(manifest.classes[best], float(p[best]), unsure, named, len(seen.each), spread)
 
-    def explain(self, seen: Look, crop: Image32, label: str, watch: Watch = untimed) -> Explanation:
-        """Why ``label`` and where: relevance of the mean over all passes, peaks and mask of the first.
+    def explain(self, seen: Look, crop: Image32, asked: Question, watch: Watch = untimed) -> Explanation:
+        """Why a class and where: relevance of the mean over all passes, peaks and mask of the first.
 
         Parameters
         ----------
         crop : (n, n, 3) float32 the view at the image's own resolution, corrected
+        asked : names a class of the bundle
         """
-        architecture = self.bundle.manifest.architecture
-        target, pools = self.bundle.manifest.classes.index(label), architecture.features // architecture.channels
+        architecture, classes = self.bundle.manifest.architecture, self.bundle.manifest.classes
+        if asked.label is None:
+            raise ValueError("asked must name a class: Question.of does")
+        target = classes.index(asked.label)
+        against = None if asked.against is None else classes.index(asked.against)
+        pools = architecture.features // architecture.channels
         with watch("lrp"):
             pooled = [pool(state, architecture.pool) for state in seen.states]
-            relevance = mean_relevance([head_relevance(v, self.bundle.weights, target, pools) for v in pooled])
+            relevance = mean_relevance([head_relevance(v, self.bundle.weights, target, pools, against) for v in pooled])
             top = top_channels(relevance, seen.states[0], architecture.pool, crop.shape[0])
         logit = float(relevance.channels.sum() + relevance.bias_share + relevance.epsilon_share)
         with watch("mask"):
             # the image channels would draw red cells into the mask: IoU 0.53 against 0.57 on 33 segwbc2 cells
             mask = cell_mask(seen.mask_states[0][..., architecture.image_channels :], crop)
-        return Explanation(label, logit, top, relevance.bias_share, relevance.epsilon_share, mask)
+            agreement = self._mask_agreement(mask, seen, crop) if self.passes.below >= ALWAYS else None
+        return Explanation(
+            asked.label, logit, top, relevance.bias_share, relevance.epsilon_share, mask, outside_share(top, mask),
+            against=asked.against, mask_agreement=agreement,
+        )  # fmt: skip
+
+    def _mask_agreement(self, mask: Image8, seen: Look, crop: Image32) -> float | None:
+        """Mean overlap (IoU) of the masks of the other passes with that of the first; None where there was one pass."""
+        first, shares = mask > 0, []
+        for number, state in enumerate(seen.mask_states[1:], start=1):
+            back = np.asarray(turned_back(state[None], number)[0], np.float32)
+            other = cell_mask(back[..., self.bundle.manifest.architecture.image_channels :], crop) > 0
+            either = int((first | other).sum())
+            shares.append(float((first & other).sum()) / either if either else 1.0)
+        return float(np.mean(shares)) if shares else None
+
+    def history(self, view: Image32) -> Image32:
+        """State of one cell before the first step and after each, by the NumPy reference: (steps + 1, grid, grid, channels).
+
+        Parameters
+        ----------
+        view : (size, size, 3) corrected, 0..1
+        """
+        m = self.bundle
+        reference = NumpyBackend(m.manifest.architecture, m.weights, m.fire)
+        states = [reference.seed_state(preprocess.normalise(view, self.mean, self.std))]
+        for fire in m.fire:
+            states.append(states[-1].copy())
+            reference.step(states[-1], fire)
+        return np.stack(states)
+
+    def check(self, asked: Question) -> None:
+        """Refuse classes that the bundle lacks.
+
+        Raises
+        ------
+        UsageError
+        """
+        for option, name in (("--class", asked.label), ("--against", asked.against)):
+            if name is not None and name not in self.bundle.manifest.classes:
+                known = ", ".join(self.bundle.manifest.classes)
+                raise UsageError(f"{option} {name}: this model does not know that class; it knows {known}.")
+        if asked.label is not None and asked.label == asked.against:
+            raise UsageError(f"--against {asked.against}: is the class itself; give another one.")
 
     def facts(self, um_per_px: float | None) -> RunFacts:
         """What a session keeps of this model."""

@@ -6,23 +6,28 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from nca_edge import RESEARCH_USE
+from nca_edge import RESEARCH_USE, crop_files
 from nca_edge.camera import list_images, read_image
-from nca_edge.classifier import Classifier, ModelChoice, load
-from nca_edge.errors import InputError, StorageError, UsageError
+from nca_edge.classifier import ModelChoice, load
+from nca_edge.crop_files import Wishes
+from nca_edge.errors import InputError, UsageError
 from nca_edge.evaluate import Evaluation, Judged, Vocabulary, score
 from nca_edge.labelled import LabelledImage, half, read_labelled
 from nca_edge.pipeline import CropReading, read_crop
 from nca_edge.records import Explanation
+from nca_edge.trust import STABLE_CELLS, Auditor, Trust, trust_text
 
 
-def classify(images: list[Path], choice: ModelChoice, um_per_px: float | None, masks: Path | None) -> Iterator[dict[str, Any]]:
+def classify(
+    images: list[Path],
+    choice: ModelChoice,
+    um_per_px: float | None,
+    wishes: Wishes = Wishes(),  # noqa: B008  (frozen)
+) -> Iterator[dict[str, Any]]:
     """Name each image, in the order given; a folder stands for the images in it.
 
     Yields
@@ -30,21 +35,19 @@ def classify(images: list[Path], choice: ModelChoice, um_per_px: float | None, m
     As DESIGN section 5 has it: ``file, label, confidence, ...``; for a file that failed ``file, error``.
     """
     listed = [path for given in images for path in (list_images(given) if os.path.isdir(given) else [given])]
-    if masks is not None:
-        _check_masks(listed, masks)
+    crop_files.check(listed, wishes)
     classifier = load(choice)
-    if masks is not None:
-        _make_folder(masks)
+    classifier.check(wishes.asked)
+    crop_files.make_folders(wishes)
     for given in listed:
         try:
-            reading = read_crop(read_image(given), classifier, um_per_px)
+            reading = read_crop(read_image(given), classifier, um_per_px, asked=wishes.asked)
         except InputError as error:
             yield {"file": str(given), "error": _reason(given, error)}
             continue
         if reading.explanation is None:
             raise RuntimeError("read_crop explains unless told otherwise")
-        if masks is not None:
-            _write_mask(reading.explanation, _mask_path(masks, given))
+        crop_files.write(given, reading, classifier, wishes)
         yield _row(given, reading, reading.explanation)
 
 
@@ -53,53 +56,27 @@ def _reason(path: Path, error: InputError) -> str:
     return str(error).removeprefix(f"{path.name}: ")
 
 
-def _mask_path(masks: Path, image: Path) -> Path:
-    return masks / f"{image.stem}.png"
-
-
-def _check_masks(images: list[Path], masks: Path) -> None:
-    """Refuse masks that would overwrite each other or an image."""
-    if not masks.is_dir() and masks.exists():
-        raise UsageError(f"--masks {masks}: is a file; give a folder.")
-    # without regard to case: on a USB stick A.png and a.png are one file
-    stems = Counter(path.stem.casefold() for path in {os.path.realpath(image): image for image in images}.values())
-    for image in images:
-        if stems[image.stem.casefold()] > 1:
-            raise UsageError(f"--masks: {image.stem!r} is the stem of more than one image; classify them in separate calls.")
-        mask = _mask_path(masks, image)
-        if image.exists() and mask.exists() and mask.samefile(image):
-            raise UsageError(
-                f"--masks {masks}: the mask of {image.name} would overwrite the image itself; choose another folder."
-            )
-
-
-def _make_folder(masks: Path) -> None:
-    try:
-        masks.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(
-            f"--masks {masks}: cannot be made ({error.strerror}); choose a folder that can be written."
-        ) from error
-
-
-def _write_mask(explanation: Explanation, path: Path) -> None:
-    try:
-        Image.fromarray(explanation.mask).save(path)
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be written ({error.strerror}); choose another --masks folder.") from error
-
-
 def _row(given: Path, reading: CropReading, explanation: Explanation) -> dict[str, Any]:
     prediction = reading.prediction
     return {
         "file": str(given), "label": prediction.label, "confidence": round(prediction.confidence, 6),
-        "unsure": prediction.unsure,
+        "unsure": prediction.unsure, "passes": prediction.passes, "spread": _rounded(prediction.spread),
+        "mask_agreement": _rounded(explanation.mask_agreement),
         "probabilities": {name: round(p, 6) for name, p in prediction.probabilities.items()},
         "top_channels": [
             {"channel": c.channel, "relevance": round(c.relevance, 6), "peak": list(c.peak)} for c in explanation.top_channels
         ],
+        "explained": explanation.label, "against": explanation.against, "logit": _rounded(explanation.logit),
+        "bias_share": _rounded(explanation.bias_share), "epsilon_share": _rounded(explanation.epsilon_share),
+        "outside_share": _rounded(explanation.outside_share),
+        "rests_on_background": crop_files.flag(reading) is not None,
+        "measures": {name: _rounded(value) for name, value in asdict(explanation.measures).items()},
         "um_per_px": round(reading.scale.um_per_px, 6), "scale_source": reading.scale.source,
     }  # fmt: skip
+
+
+def _rounded(value: Any) -> Any:
+    return round(value, 6) + 0.0 if isinstance(value, float) else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +89,8 @@ class EvaluateRequest:
     """Data label -> class, group, or None to leave it out."""
     fold: str | None
     """Only this fold (``3``) or this half of it (``3b``); None: all."""
+    explanations: bool = False
+    """Also how far the explanations can be trusted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +108,8 @@ class EvaluateOutcome:
     """Label that means nothing to the model -> images."""
     scale_sources: dict[str, int]
     """How the scale of so many crops was known."""
+    trust: Trust | None = None
+    """Of the explanations; None where it was not asked for."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain dict."""
@@ -136,6 +117,7 @@ class EvaluateOutcome:
             "model": self.model, "manifest_sha256": self.manifest_sha256, "backend": self.backend,
             "precision": self.precision, **self.result.to_json(),
             "failures": list(self.failures), "skipped": self.skipped, "scale_sources": self.scale_sources,
+            **({} if self.trust is None else {"explanations": self.trust.to_json()}),
             "notice": RESEARCH_USE,
         }  # fmt: skip
 
@@ -162,15 +144,19 @@ def evaluate(request: EvaluateRequest, choice: ModelChoice, progress: Callable[[
     judged: list[Judged] = []
     failures: list[str] = []
     sources: Counter[str] = Counter()
+    auditor = Auditor(classifier, choice, len(chosen) // STABLE_CELLS) if request.explanations else None
     for done, image in enumerate(chosen, start=1):
         try:
-            reading = _judge(request.data / image.file, classifier, request.um_per_px)
+            image8 = read_image(request.data / image.file)
+            reading = read_crop(image8, classifier, request.um_per_px, explain=auditor is not None)
         except InputError as error:
             failures.append(f"{image.file}: {_reason(Path(image.file), error)}")
         else:
             p = reading.prediction
             judged.append(Judged(image.file, vocabulary.truth_of[image.label], *vocabulary.answer(p), p.unsure))
             sources[reading.scale.source] += 1
+            if auditor is not None:
+                auditor.add(reading, judged[-1].truth == judged[-1].answer)
         progress(done, len(chosen))
     if failures and not judged:
         raise InputError(f"{request.data}: none of the {len(failures)} images could be read; the first: {failures[0]}")
@@ -184,6 +170,7 @@ def evaluate(request: EvaluateRequest, choice: ModelChoice, progress: Callable[[
         tuple(failures),
         dict(skipped),
         dict(sources),
+        None if auditor is None else auditor.result(),
     )
 
 
@@ -193,10 +180,6 @@ def _of_fold(listed: list[LabelledImage], fold: str) -> list[LabelledImage]:
         raise UsageError(f"--fold {fold}: give a number, or a number and a half, such as 3 or 3b.")
     number, wanted = int(given[1]), given[2] or "ab"
     return [image for image in listed if image.fold == number and half(image.file) in wanted]
-
-
-def _judge(path: Path, classifier: Classifier, um_per_px: float | None) -> CropReading:
-    return read_crop(read_image(path), classifier, um_per_px, explain=False)
 
 
 def evaluation_text(outcome: EvaluateOutcome) -> str:
@@ -223,4 +206,5 @@ def evaluation_text(outcome: EvaluateOutcome) -> str:
         f"{name:<{width}}" + "".join(f"{v:>6}" for v in row) + f"   {i + 1}"
         for i, (name, row) in enumerate(zip(r.labels, r.confusion, strict=True))
     ]
+    lines += [] if outcome.trust is None else ["", trust_text(outcome.trust)]
     return "\n".join([*lines, "", RESEARCH_USE])

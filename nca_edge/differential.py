@@ -115,9 +115,13 @@ class Differential:
             return f"{self.blasts} suspected {'blast' if self.blasts == 1 else 'blasts'} among {self.leukocytes} leukocytes."
         if self.blast_limit is None:
             return "No leukocyte was named: nothing can be said about blasts."
-        # Rounded up: a limit must not promise more than was seen.
-        limit = math.ceil(round(self.blast_limit * 10, 6)) / 10
-        return f"{self.named} cells without a blast exclude more than {limit:.1f} % at 95 %, if the model misses none."
+        limit = f"{self.blast_limit_up:.1f}"
+        return f"{self.named} cells without a blast exclude more than {limit} % at 95 %, if the model misses none."
+
+    @property
+    def blast_limit_up(self) -> float:
+        """``blast_limit`` with one decimal, rounded up: a limit must not promise more than was seen."""
+        return math.ceil(round((self.blast_limit or 0.0) * 10, 6)) / 10
 
 
 def differential(cells: Iterable[Countable], classes: Sequence[str], groups: Mapping[str, Sequence[str]]) -> Differential:

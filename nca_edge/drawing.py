@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from nca_edge.records import Image8
+from nca_edge.records import Image8, Image32
 
 CELL_COLOUR = (240, 228, 66)
 """Yellow: the one that stands off pink, purple and blue stain alike."""
@@ -81,6 +81,14 @@ def shrink(pixels: Image8, side: int, smooth: bool = True) -> Image8:
     return np.asarray(image.resize(size, Image.Resampling.LANCZOS if smooth else Image.Resampling.NEAREST))
 
 
+def stretch(values: Image32) -> Image8:
+    """Values of one channel from its least (0) to its largest (255); what is not finite counts as 0."""
+    finite = np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0)
+    low, high = float(finite.min()), float(finite.max())
+    scaled = (finite - low) * (255.0 / (high - low) if high > low else 0.0)
+    return np.round(scaled).astype(np.uint8)
+
+
 def map_strip(maps: Image8, peaks: Sequence[tuple[float, float]], tile: int = 64, gap: int = 6) -> Image.Image:
     """Channel maps side by side, each with a ring where the channel had its say.
 
@@ -100,7 +108,7 @@ def map_strip(maps: Image8, peaks: Sequence[tuple[float, float]], tile: int = 64
         enlarged = np.asarray(Image.fromarray(values).resize((tile, tile), Image.Resampling.NEAREST))
         square = drawn[:, index * (tile + gap) : index * (tile + gap) + tile]
         square[:] = np.round(enlarged * ((_LEVELS - 1) / 255.0)).astype(np.uint8)
-        _ring(square, (peak[0] * tile, peak[1] * tile))
+        _ring(square, (peak[0] * tile, peak[1] * tile), tile / 64)
     image = Image.fromarray(drawn).convert("L")
     image.putpalette(_palette())
     return image
@@ -114,12 +122,12 @@ def _palette() -> bytes:
     return np.round(colours).astype(np.uint8).tobytes() + bytes([255, 255, 255, 0, 0, 0])
 
 
-def _ring(square: Image8, center: tuple[float, float], radius: float = 6.0) -> None:
-    """Draw a white ring with a black rim, seen on every colour of the map."""
+def _ring(square: Image8, center: tuple[float, float], size: float) -> None:
+    """Draw a white ring with a black rim, seen on every colour of the map; of size 1 its radius is 6 px."""
     y, x = np.ogrid[: square.shape[0], : square.shape[1]]
-    distance = np.hypot(x + 0.5 - center[0], y + 0.5 - center[1])
-    square[np.abs(distance - radius) <= 2.5] = _BLACK
-    square[np.abs(distance - radius) <= 1.2] = _WHITE
+    distance = np.hypot(x + 0.5 - center[0], y + 0.5 - center[1]) / size
+    square[np.abs(distance - 6.0) <= 2.5] = _BLACK
+    square[np.abs(distance - 6.0) <= 1.2] = _WHITE
 
 
 def _lines(mask: Image8) -> Image8:

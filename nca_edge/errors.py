@@ -2,6 +2,7 @@
 
 NcaEdgeError            exit 1: something failed, the rest was done
 |- InputError           a file, field or crop that cannot be used
+|- CameraError          a camera that cannot be opened or gives nothing
 |- StorageError         the session's place cannot be read or written
 |- UsageError           exit 2: the command was called in a way that cannot work
 |  `- MissingExtraError exit 2: an optional part of the installation is needed
@@ -17,6 +18,10 @@ class NcaEdgeError(Exception):
 
 class InputError(NcaEdgeError):
     """An image or a data set that cannot be used."""
+
+
+class CameraError(NcaEdgeError):
+    """A camera that cannot be opened, is lost, or gives nothing that can be used."""
 
 
 class StorageError(NcaEdgeError):

@@ -6,6 +6,7 @@ logit. Relevance that the biases and the stabiliser absorb is reported, so that 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -18,8 +19,23 @@ EPSILON = 1e-6
 TOP_CHANNELS = 10
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked of a cell: why this class, and not that one."""
+
+    label: str | None = None
+    """The class to be explained; None: the one that the model named."""
+    against: str | None = None
+    """The class that it is compared with; None: none."""
+
+    def of(self, named: str) -> Question:
+        """The question about a cell that the model named so; a class is never compared with itself."""
+        label = self.label or named
+        return Question(label, None if self.against == label else self.against)
+
+
 class Relevance(NamedTuple):
-    """The class logit, split into who spoke for it."""
+    """The class logit, or the difference of two, split into who spoke for it."""
 
     channels: NDArray[np.float64]
     """(channels,)"""
@@ -29,22 +45,29 @@ class Relevance(NamedTuple):
     """Absorbed by the stabiliser of both layers."""
 
 
-def head_relevance(pooled: NDArray[np.floating], weights: Weights, target: int, pools: int = 1) -> Relevance:
+def head_relevance(
+    pooled: NDArray[np.floating], weights: Weights, target: int, pools: int = 1, against: int | None = None
+) -> Relevance:
     """Epsilon-LRP from the logit of class ``target`` back to the pooled channels, in float64.
+
+    With ``against`` it starts from the logit of ``target`` less that of ``against``, which the same rule splits: why the one
+    and not the other. What both classes share cancels.
 
     Parameters
     ----------
     pooled : (pools * channels,)
-    target : index of the class
+    target, against : index of the class
     pools : 2 for ``max+mean``, where a channel's relevance is the sum of its two features
 
     Returns
     -------
-    Relevance, whose three parts sum to the logit
+    Relevance, whose three parts sum to the logit (or the difference); each is summed from its own terms
     """
     v = pooled.astype(np.float64)
     w1, b1 = weights["head1"].astype(np.float64), weights["head1_bias"].astype(np.float64)
     w2, b2 = weights["head2"][target].astype(np.float64), float(weights["head2_bias"][target])
+    if against is not None:
+        w2, b2 = w2 - weights["head2"][against], b2 - float(weights["head2_bias"][against])
     z1 = w1 @ v + b1
     h = np.maximum(z1, 0)
     logit = float(w2 @ h) + b2

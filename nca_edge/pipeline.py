@@ -16,6 +16,8 @@ from PIL import Image
 from nca_edge.classifier import Classifier
 from nca_edge.detect import white_cells
 from nca_edge.errors import InputError
+from nca_edge.explain import Question
+from nca_edge.measure import measured, seen_part
 from nca_edge.preprocess import cell_view, correct, crop_background, field_background, window
 from nca_edge.quality import assess
 from nca_edge.records import (
@@ -33,6 +35,7 @@ from nca_edge.records import (
     Reading,
     RedCells,
     Scale,
+    Shown,
 )
 from nca_edge.scale import crop_scale, field_scale, red_cells
 from nca_edge.stopwatch import Watch, untimed
@@ -62,6 +65,8 @@ class CropReading:
     explanation: Explanation | None
     """Mask and peaks in pixels of the image as it was given; None where it was not asked for."""
     scale: Scale
+    shown: Shown | None = None
+    """What a picture of it needs; None where no explanation was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +165,9 @@ def _read_cells(corrected: Image32, batch: Found, classifier: Classifier, watch:
         with watch("crop"):
             crop = window(corrected, centers[n], classifier.view_um / um_per_px)
         prediction = classifier.predict(looks[n])
-        explanation = classifier.explain(looks[n], crop, prediction.label, watch)
+        explanation = classifier.explain(looks[n], crop, Question(prediction.label), watch)
+        with watch("measure"):
+            explanation = measured(explanation, batch.scale, centers[n], corrected.shape[:2])
         counted = prediction.label != ARTEFACT and not detection.border
         crop8 = np.round(crop * 255).astype(np.uint8)
         yield CellReading(batch.before + n + 1, detection, prediction, explanation, counted, crop8)
@@ -206,8 +213,18 @@ def _scale_of_cells(found: list[Detection], view_um: float, rgb: Image8) -> Scal
     return Scale(view_um / min(rgb.shape[:2]), "view")
 
 
-def read_crop(rgb: Image8, classifier: Classifier, um_per_px: float | None = None, explain: bool = True) -> CropReading:
+def read_crop(
+    rgb: Image8,
+    classifier: Classifier,
+    um_per_px: float | None = None,
+    explain: bool = True,
+    asked: Question = Question(),  # noqa: B008  (frozen)
+) -> CropReading:
     """One image of one cell; the answer depends on this image (and a given scale) alone.
+
+    Parameters
+    ----------
+    asked : which class is explained; by default the one that the model names
 
     Raises
     ------
@@ -221,7 +238,7 @@ def read_crop(rgb: Image8, classifier: Classifier, um_per_px: float | None = Non
     if wrong:
         raise InputError(wrong)
     if max(height, width) > MAX_CROP_PX:
-        return _read_reduced(rgb, classifier, um_per_px, explain)
+        return _read_reduced(rgb, classifier, um_per_px, explain, asked)
     corrected = correct(rgb, crop_background(rgb))
     scale = Scale(um_per_px, "given") if um_per_px is not None else crop_scale(corrected, classifier.view_um)
     center = (width / 2, height / 2)
@@ -231,18 +248,20 @@ def read_crop(rgb: Image8, classifier: Classifier, um_per_px: float | None = Non
     if not explain:
         return CropReading(prediction, None, scale)
     crop = window(corrected, center, classifier.view_um / scale.um_per_px)
-    explanation = classifier.explain(seen, crop, prediction.label)
-    return CropReading(prediction, _on_image(explanation, corrected, center), scale)
+    explanation = classifier.explain(seen, crop, asked.of(prediction.label))
+    explanation = measured(explanation, scale, center, (height, width))
+    shown = Shown(np.round(crop * 255).astype(np.uint8), view, explanation)
+    return CropReading(prediction, _on_image(explanation, corrected, center), scale, shown)
 
 
-def _read_reduced(rgb: Image8, classifier: Classifier, um_per_px: float | None, explain: bool) -> CropReading:
+def _read_reduced(rgb: Image8, classifier: Classifier, um_per_px: float | None, explain: bool, asked: Question) -> CropReading:
     """Read a large crop at a whole fraction of its size; scale, mask and peaks are told for the crop as it was given."""
     height, width = rgb.shape[:2]
     factor = -(-max(height, width) // MAX_CROP_PX)
     small = np.asarray(Image.fromarray(rgb).reduce(factor))
     if min(small.shape[:2]) < MIN_CROP_PX:
         raise InputError(f"{width} x {height} pixels are too narrow a strip to show a cell; cut the image to the cell.")
-    reading = read_crop(small, classifier, um_per_px * factor if um_per_px is not None else None, explain)
+    reading = read_crop(small, classifier, um_per_px * factor if um_per_px is not None else None, explain, asked)
     scale = Scale(reading.scale.um_per_px / factor if um_per_px is None else um_per_px, reading.scale.source)
     if reading.explanation is None:
         return replace(reading, scale=scale)
@@ -257,11 +276,11 @@ def _read_reduced(rgb: Image8, classifier: Classifier, um_per_px: float | None, 
 def _on_image(explanation: Explanation, image: Image32, center: tuple[float, float]) -> Explanation:
     """Move mask and peaks from the view's square to the image around it."""
     height, width = image.shape[:2]
-    side = explanation.mask.shape[0]
+    side = len(explanation.mask)
     x0, y0 = round(center[0] - side / 2), round(center[1] - side / 2)
     mask = np.zeros((height, width), np.uint8)
-    xa, ya, xb, yb = max(x0, 0), max(y0, 0), min(x0 + side, width), min(y0 + side, height)
-    mask[ya:yb, xa:xb] = explanation.mask[ya - y0 : yb - y0, xa - x0 : xb - x0]
+    xa, ya, xb, yb = seen_part(center, side, (height, width))
+    mask[ya + y0 : yb + y0, xa + x0 : xb + x0] = explanation.mask[ya:yb, xa:xb]
 
     def moved(channel: ChannelRelevance) -> ChannelRelevance:
         x, y = channel.peak[0] + x0, channel.peak[1] + y0

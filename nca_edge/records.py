@@ -114,13 +114,34 @@ class ChannelRelevance:
 
 
 @dataclass(frozen=True, slots=True)
+class Measures:
+    """Size and shape of one cell by its mask; what cannot be told is None."""
+
+    area_um2: float | None = None
+    """Area of the whole cell, um2."""
+    equivalent_diameter_um: float | None = None
+    """Diameter of the disc of the same area, um."""
+    circularity: float | None = None
+    """4 pi area / perimeter^2, 0..1; 1 for a disc."""
+    nucleus_area_um2: float | None = None
+    """Area of the nucleus, um2."""
+    nucleus_share: float | None = None
+    """Area of the nucleus over that of the whole cell, 0..1."""
+    nucleus_cytoplasm_ratio: float | None = None
+    """Area of the nucleus over that of the cytoplasm, 0 upwards."""
+    reason: str | None = None
+    """Why some or all of them are None; None where nothing is missing."""
+
+
+@dataclass(frozen=True, slots=True)
 class Explanation:
     """Why (LRP through the head) and where (mask) for one cell."""
 
     label: str
     """The class that is explained."""
     logit: float
-    """Its logit; the channels' relevance, ``bias_share`` and ``epsilon_share`` add up to it."""
+    """Its logit, or by how much it exceeds that of ``against``; the channels' relevance, ``bias_share`` and ``epsilon_share``
+    add up to it."""
     top_channels: tuple[ChannelRelevance, ...]
     """The ten channels of largest absolute relevance, largest first."""
     bias_share: float
@@ -129,6 +150,26 @@ class Explanation:
     """Relevance that the stabiliser absorbed."""
     mask: Image8
     """(height, width) uint8 of the crop: 0 background, 128 cell, 255 nucleus where it is told apart."""
+    outside_share: float | None = None
+    """Share of the top channels' positive relevance that peaks outside the mask, 0..1; None where nothing is outlined."""
+    measures: Measures = Measures()
+    """By the mask."""
+    against: str | None = None
+    """The class that it is compared with (why ``label`` and not this one); None: ``label`` alone is explained."""
+    mask_agreement: float | None = None
+    """Mean overlap (IoU) of the masks of the other passes with this one; None where no number of passes was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """The view of one cell, for a picture."""
+
+    crop: Image8
+    """(n, n, 3) uint8, corrected, at the image's own resolution."""
+    view: Image32
+    """(size, size, 3) float32, what the model saw."""
+    explanation: Explanation
+    """Mask and peaks in pixels of ``crop``."""
 
 
 @dataclass(frozen=True, slots=True)

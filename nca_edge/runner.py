@@ -16,7 +16,9 @@ from nca_edge.errors import UsageError
 from nca_edge.pipeline import observe
 from nca_edge.records import Reading
 from nca_edge.report import write_report
-from nca_edge.session import Session
+from nca_edge.session import Session, SlideFacts, State
+from nca_edge.session.audit import SOFTWARE
+from nca_edge.session.disk import LOW_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +71,9 @@ def run(request: RunRequest, show: Callable[[Reading, int, int], None], say: Cal
     if request.out is not None and request.session is not None:
         raise UsageError("--out begins a session and --session goes on with one: give one of them.")
     paths = list_images(request.source)  # once: what appears in the folder from now on belongs to the next call
-    with _open(request) as (session, classifier):
+    with open_session(request) as (session, classifier):
         interrupted = False
+        _note_target(session, request.target)
         try:
             say(f"session: {session.folder}")
             watchdog.ready()
@@ -89,7 +92,7 @@ def run(request: RunRequest, show: Callable[[Reading, int, int], None], say: Cal
             say(f"What was read is kept; go on with: {_resume_command(request, session)}")
         watchdog.stopping()
         try:
-            return _finish(session, interrupted)
+            return finish(session, interrupted)
         except KeyboardInterrupt:
             say(f"The report was not written; write it with: {shlex.join(['nca-edge', 'report', str(session.folder)])}")
             raise
@@ -104,24 +107,36 @@ def _readings(
     if count.reached(request.target):
         say(f"The session has {count.n} leukocytes already, as many as --target {request.target} asks for: nothing is read.")
         return
+    told = False
     for reading in observe(file_frames(request.source, paths), classifier, session.facts.um_per_px, known):
         session.commit(reading)
         yield reading
+        if not told and session.free_bytes < LOW_BYTES:
+            told = True
+            say(f"Only {session.free_bytes / 1e6:.0f} MB are free on the disk of {session.folder}: make room soon.")
         count.add(reading)
         if count.reached(request.target):
             say(f"The target of {request.target} leukocytes is reached.")
             return
 
 
-def _finish(session: Session, interrupted: bool) -> RunOutcome:
-    """Write what is derived from the database, and count."""
+def finish(session: Session, interrupted: bool) -> RunOutcome:
+    """Write what is derived from the database, and count; a source that was read to its end ends the count."""
+    if not interrupted and session.state is State.COUNTING:
+        session.begin_review()
     session.export()
     report = write_report(session.folder)
     fields = list(session.fields())
-    table = differential(session.cells(), session.facts.classes, session.facts.groups)
+    table = differential(session.verdicts(), session.facts.classes, session.facts.groups)
     failed = sum(field.failed for field in fields)
     rejected = sum(not field.accepted and not field.failed for field in fields)
     return RunOutcome(session.folder, report, len(fields), rejected, failed, interrupted, table)
+
+
+def _note_target(session: Session, target: int | None) -> None:
+    """Keep the latest target with the session, where it can still change: the report says when fewer cells were counted."""
+    if target not in (None, session.slide.target) and session.state in (State.OPEN, State.COUNTING, State.REVIEW):
+        session.describe(replace(session.slide, target=target), SOFTWARE)
 
 
 def _resume_command(request: RunRequest, session: Session) -> str:
@@ -132,10 +147,11 @@ def _resume_command(request: RunRequest, session: Session) -> str:
     return shlex.join(words)
 
 
-class _open:
+class open_session:
     """The session with the classifier it is bound to, closed at the end."""
 
-    def __init__(self, request: RunRequest) -> None:
+    def __init__(self, request: RunRequest, slide: SlideFacts | None = None) -> None:
+        """``slide``: what is kept of a new session; None: its target alone."""
         choice, um_per_px = request.choice, request.um_per_px
         if request.session is not None:
             self.session = Session.open(request.session)
@@ -143,6 +159,7 @@ class _open:
             choice = replace(
                 choice, model=choice.model or facts.bundle, threads=choice.threads or facts.threads,
                 backend=facts.backend if choice.backend == "auto" else choice.backend,
+                precision=facts.precision if choice.precision == "auto" else choice.precision,
             )  # fmt: skip
             um_per_px = um_per_px if um_per_px is not None else facts.um_per_px
             try:
@@ -152,9 +169,9 @@ class _open:
                 self.session.close()
                 raise
         else:
-            self.classifier = load(choice)
+            self.classifier = load(replace(choice, precision="fp32") if choice.precision == "auto" else choice)
             folder = request.out or _free_folder(request.source)
-            self.session = Session.create(folder, self.classifier.facts(um_per_px))
+            self.session = Session.create(folder, self.classifier.facts(um_per_px), slide or SlideFacts(target=request.target))
 
     def __enter__(self) -> tuple[Session, Classifier]:
         return self.session, self.classifier
@@ -168,7 +185,7 @@ class _Count:
 
     def __init__(self, session: Session) -> None:
         self.rows = (session.facts.classes, session.facts.groups)
-        self.n = differential(session.cells(), *self.rows).leukocytes
+        self.n = differential(session.verdicts(), *self.rows).leukocytes
 
     def add(self, reading: Reading) -> None:
         cells = [_Cell(c.prediction.label, c.prediction.unsure, c.counted) for c in reading.cells]

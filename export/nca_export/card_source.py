@@ -18,6 +18,7 @@ WRITTEN_BY = {
     "validation.json": "nca-edge evaluate --data DATA --fold {fold}b --um-per-px {um_per_px:g} --model BUNDLE --json > {file}",
     "clinics.json": "python tests/benchmarks/clinics.py --data SETS --model BUNDLE --json {file}",
     "schedules.json": "python tests/benchmarks/schedules.py --data SETS --model BUNDLE --json {file}",
+    "explanations.json": "python tests/benchmarks/explanations.py --data DATA --model BUNDLE --json {file}",
 }
 """Result file -> the command that writes it; DATA is the training data, SETS the folder that holds all data sets."""
 OF_THE_RUN = {"recipe": "recipe", "seed": "seed", "fold": "fold", "epochs_done": "epochs", "training_minutes": "minutes"}

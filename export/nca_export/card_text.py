@@ -12,17 +12,14 @@ from nca_edge.differential import clopper_pearson
 from nca_edge.errors import UsageError
 from nca_edge.terminal import printable
 from nca_export.card_source import WRITTEN_BY, Source
+from nca_export.card_table import percent, table
+from nca_export.card_trust import explanations
 from nca_train.recipe import load_recipe, shipped_recipes
 from nca_train.store import FACTS
 
 CONFUSION, COVERAGE, MISTAKES = "card-confusion.png", "card-coverage.png", "card-mistakes.png"
 NOT_NAMED = {"myeloblast": "blasts", "lymphocyte_atypical": "atypical lymphocytes", "smudge_cell": "smudge cells"}
 """Cells that a reader expects; a model without these classes calls them something else."""
-
-
-def percent(share: float | None) -> str:
-    """0.8374 -> ``83.7 %``."""
-    return "-" if share is None else f"{100 * share:.1f} %"
 
 
 def within(share: float, low: float, high: float) -> str:
@@ -38,12 +35,6 @@ def counted(k: int, n: int) -> str:
 def plain(value: float, low: float, high: float) -> str:
     """A figure that is no share, and its 95 % interval."""
     return f"{value:.3f} ({low:.3f} - {high:.3f})"
-
-
-def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    """A Markdown table; names of classes and data sets cannot break it."""
-    lines = [head, ("---",) * len(head), *rows]
-    return "\n".join("| " + " | ".join(printable(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def _named(names: Sequence[str]) -> str:
@@ -274,6 +265,7 @@ SECTIONS: tuple[tuple[str, Callable[[Source], str], str], ...] = (
     ("Results at home", _home, "manifest.json or validation.json"),
     ("Other clinics", _clinics, "clinics.json"),
     ("Stability", _stability, "schedules.json"),
+    ("Explanations", explanations, "explanations.json"),
     ("Known failures", _failures, "manifest.json"),
     ("Training cost", _cost, FACTS),
     ("Limits and ethical notes", _limits, "manifest.json"),

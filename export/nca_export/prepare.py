@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import nca_edge
+from nca_edge.automaton import pool
 from nca_edge.backends import OnnxBackend
 from nca_edge.bundle import Bundle, Manifest
 from nca_edge.errors import UsageError
@@ -95,9 +96,10 @@ def prepare_run(run: Run, folder: Path, data: Path | None, mask_step: int | None
         say(f"{folder}: stopped after epoch {run.facts['epochs_done']}; what it learnt so far is exported")
     _check_step(mask_step, run.architecture.steps)
     cells = calibration_cells(folder)
+    means = channel_means(_automaton(run, mask_step), run, cells)
     if data is None:
         say("without --data: not calibrated and not measured; give the data of the run for a model that is to be used")
-        manifest = replace(_manifest(run, UNCALIBRATED, {}), mask_step=mask_step)
+        manifest = replace(_manifest(run, UNCALIBRATED, {}), mask_step=mask_step, channel_means=means)
         return _with_reach(Prepared(manifest, _automaton(run, mask_step), spread(cells, GOLDEN_CELLS), cells))
     say("reading the validation cells")
     split = (run.facts["fold"], run.facts["seed"])
@@ -111,8 +113,9 @@ def prepare_run(run: Run, folder: Path, data: Path | None, mask_step: int | None
     logits = Looks.at(run, backend, reported.images).logits(calibration.temperature)
     metrics = _metrics(run, calibration, logits, reported.labels)
     manifest = replace(
-        _manifest(run, calibration, metrics), mask_step=mask_step, passes=PASSES.most, more_passes_below=PASSES.below
-    )
+        _manifest(run, calibration, metrics), mask_step=mask_step, channel_means=means,
+        passes=PASSES.most, more_passes_below=PASSES.below,
+    )  # fmt: skip
     golden = chosen.images[_golden_cells(chosen, looks.first, run.classes)]
     return _with_reach(Prepared(manifest, _automaton(run, mask_step), golden, cells, reported))
 
@@ -162,6 +165,20 @@ def prepare_released(file: Path, data: Path | None, say: Callable[[str], None]) 
     return _with_reach(Prepared(manifest, automaton, spread(cells, GOLDEN_CELLS), spread(cells)))
 
 
+def channel_means(automaton: Automaton, run: Run, cells: Image8) -> tuple[float, ...]:
+    """Mean of each pooled feature over the training cells that a run keeps: what stands for a channel that is taken away.
+
+    Parameters
+    ----------
+    cells : (n, size, size, 3)
+    """
+    a = automaton.architecture
+    mean, std = (np.asarray(run.facts[key], np.float32) for key in ("mean", "std"))
+    backend = OnnxBackend("model.onnx", build_onnx(a, automaton.weights, automaton.fire), a, threads=2)
+    pooled = [pool(backend(normalised(cells[n : n + 1], mean, std)).state[0], a.pool) for n in range(len(cells))]
+    return tuple(round(float(value), 6) for value in np.mean(pooled, axis=0))
+
+
 def _with_reach(prepared: Prepared) -> Prepared:
     m, cells = prepared.automaton, prepared.normalised(prepared.cells)
     return replace(prepared, automaton=replace(m, reach=reach(m.architecture, m.weights, m.fire, cells)))
@@ -194,7 +211,7 @@ class Looks:
     def at(cls, run: Run, backend: OnnxBackend, images: Image8) -> Looks:
         """All looks at (m, size, size, 3) images."""
         each = [run.answers(backend, np.asarray(turned(images, number), np.uint8)) for number in range(PASSES.most)]
-        return cls(each[0], np.mean(each, axis=0, dtype=np.float64).astype(np.float32))
+        return cls(each[0], np.asarray(np.mean(each, axis=0, dtype=np.float64), np.float32))
 
     def logits(self, temperature: float) -> NDArray[np.float32]:
         """(m, classes) the mean where the first look is not sure, as ``passes.look`` decides."""

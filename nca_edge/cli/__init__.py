@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from nca_edge import RESEARCH_USE, __version__
-from nca_edge.cli import board, cells, workstation
+from nca_edge.cli import board, cells, microscope, page, sessions, workstation
 from nca_edge.errors import NcaEdgeError
 from nca_edge.terminal import say, silence
 
@@ -25,11 +25,12 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 for _command in (
-    cells.run, cells.classify, cells.evaluate, board.bench, cells.report, board.devices, board.doctor,
-    workstation.train, workstation.export,
+    cells.run, page.serve, cells.classify, cells.evaluate, board.bench, cells.report, microscope.calibrate, board.devices,
+    board.doctor, workstation.train, workstation.export,
 ):  # fmt: skip
     app.command()(_command)
 app.add_typer(board.models_app, name="models")
+app.add_typer(sessions.sessions_app, name="session")
 
 
 @app.callback(invoke_without_command=True)

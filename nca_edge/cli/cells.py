@@ -9,11 +9,13 @@ from typing import Annotated, Any
 import typer
 
 from nca_edge import RESEARCH_USE
+from nca_edge.cli.microscope import Camera, live_run, source_of
 from nca_edge.cli.options import (
     AsJson,
     Backend,
     BackendName,
     Model,
+    Passes,
     Precision,
     PrecisionName,
     Threads,
@@ -29,24 +31,44 @@ INTERRUPTED = 130
 
 
 def run(
-    source: Annotated[Path, typer.Argument(help="A field or a folder of fields (images).", metavar="SOURCE")],
+    source: Annotated[
+        str | None, typer.Argument(help="A field, a folder of fields, a video, or a camera such as v4l2:0.", metavar="SOURCE")
+    ] = None,
+    camera: Camera = False,
     out: Annotated[Path | None, typer.Option(help="New session folder; default ./sessions/SOURCE-N.", metavar="DIR")] = None,
     session: Annotated[
         Path | None, typer.Option(help="Go on with this session; its fields are not read again.", metavar="DIR")
     ] = None,
     um_per_px: UmPerPx = None,
     target: Annotated[int | None, typer.Option(help="Stop at N counted leukocytes.", metavar="N", min=1)] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="What nca-edge calibrate wrote, for a camera.", metavar="FILE")
+    ] = None,
+    operator: Annotated[str, typer.Option(help="Who counts, for a camera's session.", metavar="NAME")] = "",
     model: Model = None,
     backend: Backend = BackendName.auto,
-    precision: Precision = PrecisionName.fp32,
+    precision: Annotated[
+        PrecisionName | None, typer.Option(help="Which variant of the model; default: the session's own, else fp32.")
+    ] = None,
     threads: Threads = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Find, name, explain and count the white cells of fields, into a session folder with a report."""
+    """Find, name, explain and count the white cells of fields or of a camera, into a session folder with a report."""
     from nca_edge import runner
+    from nca_edge.camera import is_live
 
     check_scale(um_per_px)
-    request = runner.RunRequest(source, out, session, um_per_px, target, choice(model, backend, precision, threads))
+    named, chosen = source_of(source, camera), choice(model, backend, precision, threads)
+    if is_live(named):
+        from nca_edge.live import LiveRequest
+
+        asked = LiveRequest(named, out, session, um_per_px, target, chosen, calibration, operator)
+        raise typer.Exit(live_run(asked, as_json))
+    if calibration is not None:
+        raise UsageError(
+            "--calibration is for a camera; images of files bring their own light, give --um-per-px for their scale."
+        )
+    request = runner.RunRequest(Path(named), out, session, um_per_px, target, chosen)
     if as_json:
         outcome = runner.run(request, lambda reading, done, total: print_json(runner.reading_json(reading)), say)
         print_json(runner.summary_json(outcome))
@@ -64,6 +86,15 @@ def classify(
     masks: Annotated[
         Path | None, typer.Option(help="Write one mask PNG per image here: 0, 128 cell, 255 nucleus.", metavar="DIR")
     ] = None,
+    explain: Annotated[
+        Path | None, typer.Option(help="Write one figure per image here: mask, channels, relevance, sizes.", metavar="DIR")
+    ] = None,
+    animate: Annotated[bool, typer.Option("--animate", help="With --explain: the channels over the steps, as GIF.")] = False,
+    label: Annotated[
+        str | None, typer.Option("--class", help="Explain this class, not the one that the model names.", metavar="CLASS")
+    ] = None,
+    against: Annotated[str | None, typer.Option(help="Explain why the class and not this one.", metavar="CLASS")] = None,
+    passes: Passes = 0,
     model: Model = None,
     backend: Backend = BackendName.auto,
     precision: Precision = PrecisionName.fp32,
@@ -72,9 +103,12 @@ def classify(
 ) -> None:
     """Name single-cell images; folders are searched for images."""
     from nca_edge import crops
+    from nca_edge.crop_files import Wishes
+    from nca_edge.explain import Question
 
     check_scale(um_per_px)
-    rows = crops.classify(images, choice(model, backend, precision, threads), um_per_px, masks)
+    wishes = Wishes(masks, explain, animate, Question(label, against))
+    rows = crops.classify(images, choice(model, backend, precision, threads, passes), um_per_px, wishes)
     failed = 0
     for row in rows:
         failed += "error" in row
@@ -85,7 +119,8 @@ def classify(
         else:
             scale = f"{row['um_per_px']:.4f} um/px ({row['scale_source']})"
             unsure = "  unsure" if row["unsure"] else ""
-            typer.echo(f"{printable(row['file'])}\t{row['label']}\t{row['confidence']:.3f}\t{scale}{unsure}")
+            outside = "  relevance outside the cell" if row["rests_on_background"] else ""
+            typer.echo(f"{printable(row['file'])}\t{row['label']}\t{row['confidence']:.3f}\t{scale}{unsure}{outside}")
     say(RESEARCH_USE)
     raise typer.Exit(1 if failed else 0)
 
@@ -101,6 +136,10 @@ def evaluate(
     fold: Annotated[
         str | None, typer.Option(help="Only this fold of the manifest, or half of it: 3 or 3b.", metavar="K")
     ] = None,
+    explanations: Annotated[
+        bool, typer.Option("--explanations", help="Also: deletion curves, where relevance peaks, which channels stay.")
+    ] = False,
+    passes: Passes = 0,
     model: Model = None,
     backend: Backend = BackendName.auto,
     precision: Precision = PrecisionName.fp32,
@@ -111,8 +150,8 @@ def evaluate(
     from nca_edge import crops
 
     check_scale(um_per_px)
-    request = crops.EvaluateRequest(data, um_per_px, _read_map(map_file), fold)
-    outcome = crops.evaluate(request, choice(model, backend, precision, threads), bar)
+    request = crops.EvaluateRequest(data, um_per_px, _read_map(map_file), fold, explanations)
+    outcome = crops.evaluate(request, choice(model, backend, precision, threads, passes), bar)
     for failure in outcome.failures:
         say(failure)
     if outcome.skipped:
@@ -124,14 +163,21 @@ def evaluate(
     raise typer.Exit(1 if outcome.failures else 0)
 
 
-def report(session: Annotated[Path, typer.Argument(help="A session folder.", metavar="SESSION")]) -> None:
-    """Rebuild report.html, cells.jsonl, fields.jsonl and cells.csv from a session's database."""
-    from nca_edge.report import write_report
-    from nca_edge.session import Session
+def report(
+    session: Annotated[Path, typer.Argument(help="A session folder.", metavar="SESSION")],
+    out: Annotated[Path | None, typer.Option(help="Write here; default: into the session.", metavar="DIR")] = None,
+    fhir: Annotated[bool, typer.Option("--fhir", help="Also report.fhir.json, a FHIR R4 Bundle.")] = False,
+    outbox: Annotated[
+        Path | None,
+        typer.Option(help="Also deliver FHIR and CSV into a folder that a laboratory system watches.", metavar="DIR"),
+    ] = None,
+    flags: Annotated[Path | None, typer.Option(help="The laboratory's limits of flags, a TOML file.", metavar="FILE")] = None,
+) -> None:
+    """Rebuild report.html, report.json, differential.csv and the lists of cells and fields from a session's database."""
+    from nca_edge.outbox import Outputs, write_outputs
 
-    with Session.open(session) as opened:
-        opened.export()
-    typer.echo(write_report(session))
+    for path in write_outputs(session, Outputs(out, fhir, outbox, flags)):
+        typer.echo(path)
 
 
 def _read_map(path: Path | None) -> dict[str, str | None]:

@@ -37,12 +37,23 @@ Precision = Annotated[PrecisionName, typer.Option(help="Which variant of the mod
 Threads = Annotated[int, typer.Option(help="CPU threads; 0: what this board's profile says.", metavar="N", min=0, max=256)]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output and nothing else.")]
 UmPerPx = Annotated[float | None, typer.Option(help="Scale of the images in um per pixel; without it, estimated.", metavar="X")]
+Passes = Annotated[
+    int,
+    typer.Option(
+        help="Look at every cell N times, turned and mirrored: the spread says how far to trust an answer. "
+        "0: once, and again only where that leaves it open.",
+        metavar="N", min=0, max=8,
+    ),
+]  # fmt: skip
 
 
-def choice(model: str | None, backend: BackendName, precision: PrecisionName, threads: int) -> "ModelChoice":
+def choice(
+    model: str | None, backend: BackendName, precision: PrecisionName | None, threads: int, passes: int = 0
+) -> "ModelChoice":
+    """``precision`` None becomes ``auto``, which only a session can resolve."""
     from nca_edge.classifier import ModelChoice
 
-    return ModelChoice(model, backend.value, precision.value, threads)
+    return ModelChoice(model, backend.value, "auto" if precision is None else precision.value, threads, passes=passes)
 
 
 def check_scale(um_per_px: float | None) -> None:

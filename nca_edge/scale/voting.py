@@ -47,7 +47,7 @@ def foreground(total: Image32) -> NDArray[np.bool_]:
     -------
     (height, width) bool
     """
-    if float(total.max()) <= MIN_STAIN:
+    if min(float(total.max()), float(np.ptp(total))) <= MIN_STAIN:  # nothing stained, or all alike
         return np.zeros(total.shape, np.bool_)
     (crowded_level, crowded), (sparse_level, sparse) = (split(np.minimum(total, np.percentile(total, p))) for p in (90, 98))
     first = sparse_level if sparse > 1.6 * crowded else crowded_level

@@ -10,7 +10,9 @@ import io
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields
 
+from nca_edge.records import Measures
 from nca_edge.session.rows import CellRow, FieldRow
 
 CELLS_JSONL = "cells.jsonl"
@@ -20,6 +22,8 @@ REPORT_HTML = "report.html"
 
 DIGITS = 6
 """Decimals of every number: finer than any of them is known, coarse enough to read."""
+MEASURES = tuple(part.name for part in fields(Measures))
+"""Size and shape of a cell, and the reason where they are not known."""
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 """A spreadsheet may run text that begins so."""
 
@@ -35,8 +39,8 @@ def fields_jsonl(fields: Iterable[FieldRow]) -> Iterator[bytes]:
 
 
 def cell_object(cell: CellRow) -> dict[str, object]:
-    """A line of cells.jsonl as a dictionary (DESIGN section 5)."""
-    return {
+    """A line of cells.jsonl as a dictionary (DESIGN section 5); ``human_label`` and ``reviewed_by`` once a person spoke."""
+    value: dict[str, object] = {
         "field": cell.field,
         "cell": cell.cell,
         "box": [cell.box.x, cell.box.y, cell.box.w, cell.box.h],
@@ -55,32 +59,48 @@ def cell_object(cell: CellRow) -> dict[str, object]:
         "focus": _number(cell.focus),
         "um_per_px": _number(cell.um_per_px),
         "scale_source": cell.scale_source,
+        "outside_share": cell.measures.get("outside_share"),
+        "rests_on_background": bool(cell.measures.get("rests_on_background")),
+        "measures": {name: cell.measures.get(name) for name in MEASURES},
     }
+    if cell.reviewed:
+        value |= {"human_label": cell.human_label, "reviewed_by": cell.reviewed_by}
+    return value
 
 
 def field_object(field: FieldRow) -> dict[str, object]:
-    """A line of fields.jsonl as a dictionary (DESIGN section 5)."""
-    return {
+    """A line of fields.jsonl as a dictionary (DESIGN section 5); with ``voided`` where a person took the field back."""
+    value: dict[str, object] = {
         "field": field.name,
         "accepted": field.accepted,
         "reasons": list(field.reasons),
         "n_cells": field.n_cells,
         "um_per_px": _number(field.um_per_px),
     }
+    return value | {"voided": True} if field.voided else value
 
 
 def cells_csv(cells: Iterable[CellRow], classes: Sequence[str]) -> Iterator[bytes]:
-    """A heading and one row a cell, with one column of probability per class; true is 1, false is 0."""
-    yield _csv_row([*_CSV_HEAD, *(f"p_{label}" for label in classes)])
-    for cell in cells:
+    """A heading and one row a cell, with one column of probability per class; true is 1, false is 0.
+
+    Once a person has looked at a cell, two columns more tell what she said.
+    """
+    listed = tuple(cells)
+    reviewed = any(cell.reviewed for cell in listed)
+    spoken = ["human_label", "reviewed_by"] if reviewed else []
+    yield csv_row([*_CSV_HEAD, *(f"p_{label}" for label in classes), *spoken])
+    for cell in listed:
         box, flags = cell.box, (cell.unsure, cell.counted, cell.border)
         head = [cell.field, cell.cell, box.x, box.y, box.w, box.h, cell.label, _number(cell.confidence), *map(int, flags)]
         tail = [_number(cell.focus), _number(cell.um_per_px), cell.scale_source, cell.crop, cell.mask, cell.overlay]
-        yield _csv_row([*head, *tail, *(_number(cell.probabilities.get(label)) for label in classes)])
+        tail += [cell.measures.get(name) for name in (*MEASURES, "outside_share")]
+        tail.append(int(bool(cell.measures.get("rests_on_background"))))
+        said = [cell.human_label, cell.reviewed_by] if reviewed else []
+        yield csv_row([*head, *tail, *(_number(cell.probabilities.get(label)) for label in classes), *said])
 
 
 _CSV_HEAD = ("field", "cell", "x", "y", "w", "h", "label", "confidence", "unsure", "counted", "border") + (
-    "focus", "um_per_px", "scale_source", "crop", "mask", "overlay",
+    "focus", "um_per_px", "scale_source", "crop", "mask", "overlay", *MEASURES, "outside_share", "rests_on_background",
 )  # fmt: skip
 
 
@@ -96,7 +116,8 @@ def _number(value: float | None) -> float | None:
     return round(value, DIGITS) + 0.0
 
 
-def _csv_row(values: Sequence[object]) -> bytes:
+def csv_row(values: Sequence[object]) -> bytes:
+    """One line; text that a spreadsheet would run begins with an apostrophe."""
     buffer = io.StringIO()
     # With \n as its terminator the writer would leave a lone \r unquoted, and half of a name would begin a row of its own.
     csv.writer(buffer, lineterminator="\r\n").writerow([_safe(value) for value in values])

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from nca_edge.drawing import overlay
-from nca_edge.records import CellReading, ChannelRelevance, Image8, Image32
+from nca_edge.drawing import overlay, stretch
+from nca_edge.records import CellReading, ChannelRelevance, Image8
 from nca_edge.threads import each
 
 CELLS = "cells"
@@ -47,7 +47,7 @@ def _picture(cell: CellReading, kind: str) -> bytes:
 
 def pack_maps(channels: Iterable[ChannelRelevance]) -> bytes | None:
     """Grey PNG of the first ``MAPS_KEPT`` maps, one under the other, each stretched from its least to its largest value."""
-    maps = [_stretch(np.asarray(channel.map)) for channel in channels][:MAPS_KEPT]
+    maps = [stretch(np.asarray(channel.map)) for channel in channels][:MAPS_KEPT]
     return _png(np.concatenate(maps)) if maps else None
 
 
@@ -122,10 +122,3 @@ def _png(pixels: Image8) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels, np.uint8)).save(buffer, "PNG", compress_type=PNG_STRATEGY)
     return buffer.getvalue()
-
-
-def _stretch(values: Image32) -> Image8:
-    finite = np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0)
-    low, high = float(finite.min()), float(finite.max())
-    scaled = (finite - low) * (255.0 / (high - low) if high > low else 0.0)
-    return np.round(scaled).astype(np.uint8)

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 import sqlite3
 from dataclasses import dataclass
+from typing import Any
 
 from nca_edge.records import Box, RunFacts
 from nca_edge.session.files import picture_path
+from nca_edge.session.people import SlideFacts
+
+UNIDENTIFIED = "unidentified"
+"""What a person calls a leukocyte that she cannot name."""
+ARTEFACT = "artefact"
+"""Anything that is no white cell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +55,20 @@ class FieldRow:
     """As ``records.Scale.source``."""
     n_cells: int
     """Cells found in it, counted or not."""
+    voided: bool = False
+    """Taken back by a person: stored, but none of its cells is counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a cell counts as now: a person's word before the model's."""
+
+    label: str
+    """Its class."""
+    unsure: bool
+    """It has no certain class: the model is unsure and nobody has named it, or a person called it unidentified."""
+    counted: bool
+    """It takes part in the differential."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +88,13 @@ class CellRow:
     score: float
     """Contrast of its nucleus against the red cells."""
     label: str
-    """The model's best class, also when unsure."""
+    """The model's best class, also when unsure; kept for ever (``verdict`` has a person's word in it)."""
     confidence: float
     """Its calibrated probability, 0..1."""
     unsure: bool
-    """A person has to name the cell."""
+    """The model was unsure: a person has to name the cell."""
     counted: bool
-    """Takes part in the differential."""
+    """Takes part in the differential by the model's word."""
     probabilities: dict[str, float]
     """Class -> calibrated probability, in the bundle's order."""
     explained_label: str
@@ -90,6 +113,43 @@ class CellRow:
     """Micrometres per pixel of the field."""
     scale_source: str | None
     """As ``records.Scale.source``."""
+    human_label: str | None = None
+    """What a person said, the model's own class where she accepted it; None: nobody has reviewed the cell."""
+    reviewed_by: str | None = None
+    """Who said it."""
+    voided: bool = False
+    """Its field was taken back."""
+    measures: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Further measures, name -> number, truth value or text."""
+
+    @property
+    def id(self) -> str:
+        """Its name within the session, such as ``000012-003`` (field 12, cell 3): what reviewing takes, safe in a URL."""
+        return f"{self.field_number:06d}-{self.cell:03d}"
+
+    @property
+    def reviewed(self) -> bool:
+        """A person has said what it is."""
+        return self.human_label is not None
+
+    @property
+    def corrected(self) -> bool:
+        """A person said something else than the model."""
+        return self.human_label not in (None, self.label)
+
+    @property
+    def in_scope(self) -> bool:
+        """A person has to look at it: it is counted, or would be if the model were wrong to call it an artefact."""
+        return not self.voided and (self.counted or (self.label == ARTEFACT and not self.border))
+
+    @property
+    def verdict(self) -> Verdict:
+        """What it counts as now."""
+        if self.human_label is None:
+            return Verdict(self.label, self.unsure, self.counted and not self.voided)
+        if self.human_label == UNIDENTIFIED:
+            return Verdict(self.label, True, self.in_scope)
+        return Verdict(self.human_label, False, self.in_scope and self.human_label != ARTEFACT)
 
     @property
     def crop(self) -> str:
@@ -120,14 +180,15 @@ def field_row(row: sqlite3.Row) -> FieldRow:
         um_per_px=row["um_per_px"],
         scale_source=row["scale_source"],
         n_cells=row["n_cells"],
+        voided=bool(row["voided"]),
     )
 
 
-def cell_row(row: sqlite3.Row, field: FieldRow) -> CellRow:
+def cell_row(row: sqlite3.Row, of: FieldRow) -> CellRow:
     """CellRow of a row of ``store.CELLS_OF_FIELD`` and the field it belongs to."""
     return CellRow(
-        field=field.name,
-        field_number=field.number,
+        field=of.name,
+        field_number=of.number,
         cell=row["cell"],
         box=Box(row["x"], row["y"], row["w"], row["h"]),
         border=bool(row["border"]),
@@ -142,10 +203,26 @@ def cell_row(row: sqlite3.Row, field: FieldRow) -> CellRow:
         bias_share=row["bias_share"],
         epsilon_share=row["epsilon_share"],
         top_channels=tuple(TopChannel(c, r, (p[0], p[1])) for c, r, p in json.loads(row["top_channels_json"])),
-        focus=field.focus,
-        um_per_px=field.um_per_px,
-        scale_source=field.scale_source,
+        focus=of.focus,
+        um_per_px=of.um_per_px,
+        scale_source=of.scale_source,
+        human_label=row["human_label"],
+        reviewed_by=row["given_by"],
+        voided=of.voided,
+        measures=json.loads(row["measures_json"]),
     )
+
+
+def cell_key(cell: str) -> tuple[int, int] | None:
+    """(number of its field, number within it) of a ``CellRow.id``; None for anything else."""
+    found = re.fullmatch(r"([0-9]{6,15})-([0-9]{3,15})", cell)
+    return None if found is None else (int(found[1]), int(found[2]))
+
+
+def slide_facts(row: sqlite3.Row) -> SlideFacts:
+    """SlideFacts of the one row of ``session``."""
+    calibration = json.loads(row["calibration_json"])
+    return SlideFacts(row["specimen"], row["slide"], row["operator"], row["target"], calibration)
 
 
 def run_facts(row: sqlite3.Row) -> RunFacts:

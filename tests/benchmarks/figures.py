@@ -107,6 +107,24 @@ def mask_rows() -> list[Row]:
     return rows
 
 
+def trust_rows() -> list[Row]:
+    """How far explanations can be trusted, of the bundle in float32."""
+    t = read("explanations.json")["fp32"]
+    cells, tried, file = f"{t['n']} cells", f"{t['overlap']['n']} cells", "explanations.json"
+    share = lambda value: f"{100 * value:.1f} %"  # noqa: E731
+    deletion = f"{t['deletion']['ratio']:.2f}"
+    return [
+        ("area under the deletion curve, strongest channels first, against random order", deletion, cells, file),
+        ("relevance that peaks in a grid cell which the mask touches", share(t["peaks"]["inside"]), cells, file),
+        ("the same, where the middle of the grid cell is in the mask", share(t["peaks"]["center"]), cells, file),
+        ("ten strongest channels that stay under rotation", share(t["overlap"]["rotation"]), tried, file),
+        ("ten strongest channels that stay under flip", share(t["overlap"]["flip"]), tried, file),
+        ("ten strongest channels that stay under another fire schedule", share(t["overlap"]["fire"]), tried, file),
+        ("ten strongest channels that stay in int8", share(t["overlap"]["precision"]), tried, file),
+        ("cells flagged, relevance outside the cell", share(t["flagged"]["n"] / t["n"]), cells, file),
+    ]
+
+
 def machine_rows() -> list[Row]:
     """What it costs, and that the backends agree."""
     parity, size = read("parity.json"), read("install_size.json")
@@ -122,9 +140,25 @@ def machine_rows() -> list[Row]:
     return rows
 
 
+def durability_rows() -> list[Row]:
+    """What a session keeps when its process is killed, or the power goes."""
+    found, file = read("durability.json"), "durability.json"
+    kills, cuts = found["kill_9"], found["power_cuts"][0]
+    n = f"{kills['acknowledged']} changes"
+    return [
+        (f"acknowledged changes lost in {kills['times']} kill -9 under load", str(kills["lost"]), n, file),
+        (
+            "simulated power cuts that lost an acknowledged change, or left something damaged",
+            f"{cuts['lost']}, {cuts['corrupt']}",
+            f"{cuts['states']} cuts",
+            file,
+        ),
+    ]
+
+
 def table() -> str:
     """Markdown of the whole block."""
-    rows = [*naming_rows(), *detection_rows(), *mask_rows(), *machine_rows()]
+    rows = [*naming_rows(), *detection_rows(), *mask_rows(), *trust_rows(), *machine_rows(), *durability_rows()]
     lines = ["| what | figure (95 % interval) | n | file |", "|---|---|---|---|"]
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)]) + "\n"
 

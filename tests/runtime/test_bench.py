@@ -69,7 +69,7 @@ def test_stages_add_up_to_the_field(tmp_path: Path) -> None:
     fields.mkdir()
     shutil.copy(Path(str(command.sample_fields())) / "bccd-BloodImage_00209.jpg", fields)
     timing = time_variant(question(backend="onnx", fields=str(fields)))
-    assert list(timing.stage_ms) == ["decode", "light", "gate", "detect", "crop", "model", "lrp", "mask", "store"]
+    assert list(timing.stage_ms) == ["decode", "light", "gate", "detect", "crop", "model", "lrp", "mask", "measure", "store"]
     assert timing.field_ms is not None and 0.5 * timing.field_ms < sum(timing.stage_ms.values()) <= timing.field_ms
     assert timing.cells_per_minute is not None and timing.cells_per_minute > 0
 

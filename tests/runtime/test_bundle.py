@@ -78,6 +78,7 @@ def test_every_flipped_bit_of_a_data_file_is_seen(bundle: Path) -> None:
         {"schema": 2}, {"schema": None}, {"colour": "blue"}, {"classes": ["monocyte"]}, {"classes": ["a", "a", "b"]},
         {"temperature": 0}, {"temperature": float("nan")}, {"std": [0, 1, 1]}, {"mean": [1, 2]}, {"unsure_below": 1.5},
         {"passes": 9}, {"passes": 0}, {"more_passes_below": 2},
+        {"channel_means": [0.0] * 13}, {"channel_means": [float("nan")] * 14}, {"channel_means": "many"},
         {"view_um": "wide"}, {"groups": {"monocyte": ["eosinophil"]}}, {"groups": None}, {"files": []},
         {"files": [{"name": 1}]},
         {"architecture": {"grid": 6}}, {"files": [{"name": "../weights.npz", "sha256": ""}]}, {"mean": None},

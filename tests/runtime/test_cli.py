@@ -158,8 +158,15 @@ def test_classify_row_key_by_key(crop_files: list[Path], call: Call) -> None:
     row = json.loads(done.out)
     classes = json.loads((shipped_models() / "edge" / "manifest.json").read_text("utf-8"))["classes"]
     assert list(row) == [
-        "file", "label", "confidence", "unsure", "probabilities", "top_channels", "um_per_px", "scale_source",
+        "file", "label", "confidence", "unsure", "probabilities", "top_channels", "explained", "against", "logit", "bias_share",
+        "epsilon_share", "outside_share", "rests_on_background", "measures", "um_per_px", "scale_source",
     ]  # fmt: skip
+    assert (row["explained"], row["against"]) == (row["label"], None)
+    assert list(row["measures"]) == [
+        "area_um2", "equivalent_diameter_um", "circularity", "nucleus_area_um2", "nucleus_share", "nucleus_cytoplasm_ratio",
+        "reason",
+    ]  # fmt: skip
+    assert 50 < row["measures"]["area_um2"] < 500 and 0 < row["measures"]["circularity"] <= 1
     assert row["file"] == str(crop_files[0])
     assert (row["um_per_px"], row["scale_source"]) == (0.1, "given")
     assert list(row["probabilities"]) == classes

@@ -97,8 +97,11 @@ def test_the_border_is_background_whatever_the_components_sign(sign: float) -> N
 
 
 def test_a_state_of_nothing_has_no_mask_and_no_crash() -> None:
-    mask = cell_mask(np.zeros((8, 8, 3), np.float32), np.ones((20, 20, 3), np.float32))
-    assert mask.shape == (20, 20)
+    crop = np.ones((20, 20, 3), np.float32)
+    crop[5:15, 5:15] = 0.3
+    for level in (0.0, 0.7):
+        mask = cell_mask(np.full((8, 8, 3), level, np.float32), crop)
+        assert mask.shape == (20, 20) and not mask.any()
 
 
 def test_red_cells_that_dominate_the_state_do_not_take_the_mask() -> None:
@@ -146,3 +149,12 @@ def test_an_arm_is_no_part_of_the_cell() -> None:
 def test_nothing_in_the_crop_is_no_cell() -> None:
     state = np.random.default_rng(0).normal(0, 1, (32, 32, 4)).astype(np.float32)
     assert not cell_mask(state, np.full((50, 50, 3), 0.8, np.float32)).any()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_state_that_is_not_finite_outlines_nothing(value: float) -> None:
+    state = np.zeros((8, 8, 3), np.float32)
+    state[4, 4] = value
+    crop = np.ones((20, 20, 3), np.float32)
+    crop[5:15, 5:15] = 0.3
+    assert not cell_mask(state, crop).any()

@@ -15,7 +15,7 @@ import pytest
 import nca_edge
 import nca_edge.profiles
 
-HEAVY = ("torch", "onnxruntime", "cv2", "ai_edge_litert", "picamera2", "matplotlib", "skimage", "scipy")
+HEAVY = ("av", "torch", "onnxruntime", "cv2", "ai_edge_litert", "picamera2", "matplotlib", "skimage", "scipy")
 ABOVE = ("torch", "nca_train", "nca_export")
 
 PACKAGE = Path(nca_edge.__path__[0])

@@ -1,16 +1,19 @@
 """Several looks at one cell: turned and mirrored, averaged, and only where the first is not sure."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import Done
 
 from nca_edge.automaton import Architecture, draw_fire, pool
 from nca_edge.backends import NumpyBackend
 from nca_edge.bundle import Manifest
 from nca_edge.bundle_writer import Contents, write_bundle
 from nca_edge.classifier import Classifier, ModelChoice, load
-from nca_edge.explain import head_relevance
+from nca_edge.explain import Question, head_relevance
 from nca_edge.passes import TURNS, turned, turned_back
 from nca_edge.records import Image32
 
@@ -94,7 +97,7 @@ def test_relevance_of_several_passes_adds_up_to_the_mean_logit(classifier: Class
     for seen in looks:
         label = classifier.predict(seen).label
         target = classifier.bundle.manifest.classes.index(label)
-        explanation = classifier.explain(seen, np.ones((12, 12, 3), np.float32), label)
+        explanation = classifier.explain(seen, np.ones((12, 12, 3), np.float32), Question(label))
         assert explanation.logit == pytest.approx(seen.logits[target], rel=1e-5)
         parts = [head_relevance(pool(state, "max+mean"), classifier.bundle.weights, target, 2) for state in seen.states]
         assert explanation.bias_share == pytest.approx(np.mean([p.bias_share for p in parts]), rel=1e-9)
@@ -104,6 +107,29 @@ def test_relevance_of_several_passes_adds_up_to_the_mean_logit(classifier: Class
 def test_asked_for_every_cell_is_looked_at_as_often(bundle: Path, views: Image32, passes: int) -> None:
     classifier = load(ModelChoice(str(bundle), passes=passes))
     assert {len(seen.each) for seen in classifier.look(views)} == {passes}
+
+
+def test_masks_of_all_passes_are_compared_only_where_a_number_was_asked_for(bundle: Path, views: Image32) -> None:
+    crop = views[0].repeat(4, 0).repeat(4, 1)
+    for passes, compared in ((0, False), (1, False), (4, True)):
+        classifier = load(ModelChoice(str(bundle), passes=passes))
+        (seen,) = classifier.look(views[:1])
+        agreement = classifier.explain(seen, crop, Question("monocyte")).mask_agreement
+        assert (agreement is not None) == compared
+        assert agreement is None or 0 <= agreement <= 1
+
+
+@pytest.mark.parametrize("passes", [1, 4])
+def test_classify_looks_as_often_as_asked(call: Callable[..., Done], crop_files: list[Path], passes: int) -> None:
+    done = call("classify", *crop_files, "--passes", passes, "--json")
+    rows = [json.loads(line) for line in done.out.splitlines()]
+    assert done.code == 0 and [row["passes"] for row in rows] == [passes] * len(crop_files)
+    assert all((row["spread"] > 0) == (passes > 1) for row in rows)
+    assert all((row["mask_agreement"] is not None) == (passes > 1) for row in rows)
+
+
+def test_a_cell_cannot_be_looked_at_nine_ways(call: Callable[..., Done], crop_files: list[Path]) -> None:
+    assert call("classify", crop_files[0], "--passes", 9).code == 2
 
 
 def test_no_cell_is_no_look(classifier: Classifier) -> None:

@@ -10,7 +10,6 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +21,7 @@ from PIL import Image
 from nca_edge import RESEARCH_USE, runner
 from nca_edge.bundle import load_bundle, shipped_models
 from nca_edge.classifier import ModelChoice
-from nca_edge.errors import UsageError
+from nca_edge.errors import StorageError, UsageError
 from nca_edge.records import (
     Box,
     CellReading,
@@ -35,13 +34,14 @@ from nca_edge.records import (
     Reading,
     Scale,
 )
+from nca_edge.session import Session, State
 
 Call = Callable[..., Any]
 Write = Callable[[Path], Path]
 CHOICE = ModelChoice(backend="onnx", threads=1)
 CELL_KEYS = [
     "field", "cell", "box", "label", "confidence", "unsure", "counted", "border", "probabilities", "top_channels", "mask",
-    "crop", "overlay", "focus", "um_per_px", "scale_source",
+    "crop", "overlay", "focus", "um_per_px", "scale_source", "outside_share", "rests_on_background", "measures",
 ]  # fmt: skip
 
 
@@ -242,18 +242,23 @@ def test_places_that_cannot_be_written(dark: Write, small_disk: Callable[[str], 
 
 def test_a_disk_that_fills_up(small_disk: Callable[[str], Path], made_up: MadeUp, call: Call) -> None:
     """Some fields fit; what was committed stays, and after making room the run goes on."""
-    disk = small_disk("size=600k")
+    disk = small_disk("size=16250k")  # what a commit leaves free, and a little more
     (disk / "filler").write_bytes(b"x" * 250_000)
     source = made_up.source(40)
     done = call("run", source, "--out", disk / "s", "--threads", "1", "--backend", "onnx")
     assert done.code == 1 and done.out == ""
-    assert "no space left" in done.err.lower() and "resume with --session" in done.err and "Traceback" not in done.err
+    assert (
+        "MB are free on the disk" in done.err
+        and "no space left" in done.err.lower()
+        and "resume with --session" in done.err
+        and "Traceback" not in done.err
+    )
     with sqlite3.connect(disk / "s" / "session.db") as db:
         (kept,) = db.execute("SELECT count(*) FROM field").fetchone()
     db.close()
     assert 0 < kept < 40
     (disk / "filler").unlink()
-    subprocess.run(["mount", "-o", "remount,size=20m", str(disk)], check=True)
+    subprocess.run(["mount", "-o", "remount,size=40m", str(disk)], check=True)
     assert call("report", disk / "s").code == 0
     done = call("run", source, "--session", disk / "s")
     assert done.code == 0
@@ -396,28 +401,45 @@ def test_stopped_while_the_report_is_written(dark: Write, call: Call, tmp_path: 
 
 
 def test_two_runs_on_one_session(made_up: MadeUp, tmp_path: Path) -> None:
-    """Each field is counted once."""
+    """The second one is refused with the first one's process id; the first one goes on."""
     source = made_up.source(6)
     runner.run(request(source / "00.png", tmp_path / "s"), Heard().show, Heard().append)
-    meet = threading.Barrier(2, timeout=30)
-    made_up.before_field = lambda name: meet.wait() and None
-    results: list[object] = []
+    refused: list[str] = []
 
-    def go() -> None:
-        try:
-            outcome = runner.run(request(source, tmp_path / "s", resume=True), Heard().show, Heard().append)
-            results.append(outcome.table.leukocytes)
-        except Exception as error:
-            results.append(error)
-            meet.abort()
+    def meanwhile(name: str) -> None:
+        with pytest.raises(StorageError) as caught:
+            runner.run(request(source, tmp_path / "s", resume=True), Heard().show, Heard().append)
+        refused.append(str(caught.value))
 
-    threads = [threading.Thread(target=go) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert results == [6, 6]
+    made_up.before_field = meanwhile
+    outcome = runner.run(request(source, tmp_path / "s", resume=True), Heard().show, Heard().append)
+    assert outcome.table.leukocytes == 6
+    said = f"The session {tmp_path / 's'} is in use by process {os.getpid()}: end that one first, or give another folder."
+    assert refused == [said] * 5
     assert [field["field"] for field in lines(tmp_path / "s" / "fields.jsonl")] == [f"{n:02}.png" for n in range(6)]
+
+
+def test_a_session_goes_on_with_the_precision_it_began_with(dark: Write, tmp_path: Path, call: Call) -> None:
+    source = dark(tmp_path / "in" / "a.png").parent
+    assert call("run", source, "--out", tmp_path / "s", "--backend", "onnx", "--precision", "int8").code == 0
+    dark(source / "b.png")
+    assert call("run", source, "--session", tmp_path / "s").code == 0
+    done = call("run", source, "--session", tmp_path / "s", "--precision", "fp32")
+    assert done.code == 2 and "began with precision int8, but this call has precision fp32" in done.err
+    assert len(lines(tmp_path / "s" / "fields.jsonl")) == 2
+
+
+def test_a_signed_session_takes_no_more_fields_and_can_still_be_reported(made_up: MadeUp, tmp_path: Path, call: Call) -> None:
+    source = made_up.source(2)
+    runner.run(request(source, tmp_path / "s", target=1), Heard().show, Heard().append)
+    runner.run(request(source, tmp_path / "s", resume=True, target=2), Heard().show, Heard().append)
+    with Session.open(tmp_path / "s") as session:
+        assert (session.state, session.slide.target) == (State.REVIEW, 2)
+        session.accept([cell.id for cell in session.unreviewed()], "Ada")
+        session.sign("Ada")
+    assert runner.run(request(source, tmp_path / "s", resume=True), Heard().show, Heard().append).table.leukocytes == 2
+    with pytest.raises(UsageError, match="cannot be given more fields, because it is signed"):
+        runner.run(request(made_up.source(3), tmp_path / "s", resume=True), Heard().show, Heard().append)
 
 
 def test_default_folders(dark: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

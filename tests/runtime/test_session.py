@@ -28,16 +28,19 @@ from nca_edge.records import (
     ChannelRelevance,
     Detection,
     Explanation,
+    Measures,
     Prediction,
     Reading,
     RunFacts,
     Scale,
 )
 from nca_edge.session import Session, TopChannel
+from nca_edge.session import audit as audit_module
 from nca_edge.session import database as database_module
 from nca_edge.session import files as files_module
 from nca_edge.session import store as store_module
 
+MEASURES = Measures(area_um2=12.5, reason="no nucleus was told apart")
 FACTS = RunFacts(
     bundle="tiny",
     bundle_sha256="ab" * 32,
@@ -66,7 +69,7 @@ def cell(number: int = 1, *, shade: int = 200, label: str = "lymphocyte", size: 
         cell=number,
         detection=Detection(Box(10, 20, 30, 40), False, 4.25),
         prediction=Prediction(label, 0.75, False, {"lymphocyte": 0.75, "artefact": 0.25}),
-        explanation=Explanation(label, 2.0, channels, 0.25, -1e-9, mask),
+        explanation=Explanation(label, 2.0, channels, 0.25, -1e-9, mask, 0.25, MEASURES),
         counted=label != "artefact",
         crop=crop,
     )
@@ -163,7 +166,7 @@ def test_the_database_is_set_to_survive_a_power_cut(tmp_path: Path) -> None:
         settings = [
             session._db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous", "user_version")
         ]
-    assert settings == ["wal", 2, 1]
+    assert settings == ["wal", 2, 2]
     assert sorted(path.name for path in (tmp_path / "s").iterdir()) == ["cells", "session.db"]
 
 
@@ -228,8 +231,8 @@ def test_what_is_no_session_is_refused_and_left_alone(tmp_path: Path) -> None:
 
 def test_a_session_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     with session_in(tmp_path) as session:
-        session._db.execute("PRAGMA user_version = 2")
-    with pytest.raises(StorageError, match=r"newer nca-edge \(format 2, this one reads 1\): update nca-edge"):
+        session._db.execute("PRAGMA user_version = 3")
+    with pytest.raises(StorageError, match=r"newer nca-edge \(format 3, this one reads 2\): update nca-edge"):
         Session.open(tmp_path / "s")
 
 
@@ -278,7 +281,7 @@ def test_pictures_are_durable_before_the_row_that_names_them(tmp_path: Path, mon
         session._db.set_trace_callback(None)
     written = [event for event in events if not event.startswith("SELECT")]
     assert written == ["BEGIN IMMEDIATE"] + ["fsync"] * 3 + ["replace"] * 3 + ["fsync"] + [
-        "INSERT INTO field", "INSERT INTO cell", "COMMIT",
+        "INSERT INTO field", "INSERT INTO cell", "UPDATE session SET state = 'COUNTING'", "INSERT INTO audit VALUES", "COMMIT",
     ]  # fmt: skip
 
 
@@ -387,15 +390,16 @@ def test_faults_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     assert "\n" not in str(caught.value)
 
 
-def test_a_second_writer_waits_and_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_program_at_the_database_is_waited_for_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database_module, "BUSY_S", 0.05)
-    with session_in(tmp_path) as one, Session.open(tmp_path / "s") as two:
-        with one._transaction(), pytest.raises(StorageError, match="Another program is writing"):
-            two.commit(reading("a.png", cell(shade=10)))
+    with session_in(tmp_path) as session:
+        other = sqlite3.connect(tmp_path / "s/session.db", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StorageError, match="Another program is writing"):
+            session.commit(reading("a.png", cell(shade=10)))
         assert not list((tmp_path / "s/cells").iterdir())
-        two.commit(reading("a.png", cell(shade=10)))
-        one.commit(reading("b.png", cell(shade=90)))
-        assert [(row.field, image(one, row.crop)[0, 0, 0]) for row in one.cells()] == [("a.png", 10), ("b.png", 90)]
+        other.close()
+        session.commit(reading("a.png", cell(shade=10)))
 
 
 def planned() -> list[Reading]:
@@ -463,7 +467,11 @@ def test_the_derived_files_are_exact(tmp_path: Path) -> None:
         '{"channel": 3, "relevance": -0.5, "peak": [2, 2]}, {"channel": 2, "relevance": -1.5, "peak": [3, 2]}, '
         '{"channel": 1, "relevance": -2.5, "peak": [4, 2]}, {"channel": 0, "relevance": -3.5, "peak": [5, 2]}], '
         '"mask": "cells/000001-001.mask.png", "crop": "cells/000001-001.crop.png", "overlay": "cells/000001-001.overlay.png", '
-        '"focus": 12.345679, "um_per_px": 0.1, "scale_source": "red_cells"}\n'
+        '"focus": 12.345679, "um_per_px": 0.1, "scale_source": "red_cells", '
+        '"outside_share": 0.25, '
+        '"rests_on_background": false, '
+        '"measures": {"area_um2": 12.5, "equivalent_diameter_um": null, "circularity": null, "nucleus_area_um2": null, '
+        '"nucleus_share": null, "nucleus_cytoplasm_ratio": null, "reason": "no nucleus was told apart"}}\n'
     )
     assert (tmp_path / "s/fields.jsonl").read_text() == (
         '{"field": "a.png", "accepted": true, "reasons": [], "n_cells": 1, "um_per_px": 0.1}\n'
@@ -471,16 +479,18 @@ def test_the_derived_files_are_exact(tmp_path: Path) -> None:
     )
     assert (tmp_path / "s/cells.csv").read_text() == (
         "field,cell,x,y,w,h,label,confidence,unsure,counted,border,focus,um_per_px,scale_source,crop,mask,overlay,"
-        "p_lymphocyte,p_artefact\n"
+        "area_um2,equivalent_diameter_um,circularity,nucleus_area_um2,nucleus_share,"
+        "nucleus_cytoplasm_ratio,reason,outside_share,rests_on_background,p_lymphocyte,p_artefact\n"
         "a.png,1,10,20,30,40,lymphocyte,0.75,0,1,0,12.345679,0.1,red_cells,cells/000001-001.crop.png,"
-        "cells/000001-001.mask.png,cells/000001-001.overlay.png,0.75,0.25\n"
+        "cells/000001-001.mask.png,cells/000001-001.overlay.png,12.5,,,,,,no nucleus was told apart,0.25,0,0.75,0.25\n"
     )
 
 
 def test_the_same_input_gives_the_same_bytes_at_another_time_and_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     contents = []
     for place, clock in (("a", "1999-01-01T00:00:00+00:00"), ("b/c", "2026-01-01T00:00:00+00:00")):
-        monkeypatch.setattr(database_module, "now", lambda clock=clock: clock)
+        for module in (database_module, audit_module):
+            monkeypatch.setattr(module, "now", lambda clock=clock: clock)
         monkeypatch.setattr(store_module, "now", lambda clock=clock: clock)
         with Session.create(tmp_path / place, FACTS) as session:
             for plan in planned():
@@ -528,7 +538,7 @@ def test_a_spreadsheet_does_not_run_a_name(tmp_path: Path, start: str) -> None:
     with (tmp_path / "s/cells.csv").open(newline="", encoding="utf-8") as file:
         _, row = csv.reader(file)
     assert row[0] == f"'{name}"
-    assert len(row) == 19
+    assert len(row) == 28
     assert json.loads((tmp_path / "s/cells.jsonl").read_text())["field"] == name
 
 

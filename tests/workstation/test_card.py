@@ -19,11 +19,13 @@ from nca_edge.bundle import load_bundle
 from nca_edge.cli import app
 from nca_edge.errors import StorageError, UsageError
 from nca_edge.labelled import half, read_labelled
+from nca_edge.trust import Trust
 from nca_export.bundle import Request, export
 from nca_export.card import make_card, write
 from nca_export.card_pictures import Mistake, choose, coverage_picture, find_mistakes, sheet
 from nca_export.card_source import read_source
-from nca_export.card_text import compose, confusions, counted, percent, table
+from nca_export.card_table import percent, table
+from nca_export.card_text import compose, confusions, counted
 from tests.workstation.synthetic import ROOT, environment, quiet, write_data, write_manifest
 
 OTHER = {"basophil": "eosinophil", "eosinophil": "basophil"}
@@ -70,7 +72,17 @@ def results(tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
         **of, "seeds": [1, 2], "sets": [asdict(steady), asdict(moved)],
         "changed_by_scale": 0.25, "changed_by_scale_interval": [0.0866, 0.491],
     })  # fmt: skip
+    _put(folder / "explanations.json", {**of, "fold": "3b", "fp32": TRUST.to_json(), "int8": TRUST.to_json()})
     return folder
+
+
+RATIOS = {"strongest_first": 0.3, "speaking_first": 0.45, "random": 0.5, "ratio": 0.6, "ratio_speaking_first": 0.9}
+TRUST = Trust(
+    1000, "training cells", RATIOS, {**RATIOS, "ratio": 1.25}, {},
+    {"inside": 0.9, "center": 0.8, "mask": 0.25, "n": 990, "no_mask": 4, "large": 6},
+    {"rotation": 0.7, "flip": 0.65, "stain": 0.9, "fire": 0.85, "precision": None, "n": 200},
+    {"n": 40, "right": 0.75, "others": 960, "others_right": 0.875}, 4.0, 3.5,
+)  # fmt: skip
 
 
 def _put(path: Path, value: Any) -> None:
@@ -142,6 +154,17 @@ def test_card_says_what_was_measured_elsewhere(run: Path, bundle: Path, results:
     assert f"| drawn | 0.5 um/px | {steady}" in stability
     assert f"| town | estimated | {steady}" in stability
     assert stability[-1].endswith("instead of given, 25.0 % (8.7 - 49.1) of the answers change.")
+
+
+def test_card_says_how_far_explanations_can_be_trusted(run: Path, bundle: Path, results: Path) -> None:
+    section = _lines(compose(read_source(bundle, run, results)), "Explanations")
+    assert section[0] == "Half b of fold 3, n = 1,000; changes were tried on 200 of these cells."
+    assert "| Insertion: area against random order, strongest channels first | 1.25 | 1.25 |" in section
+    assert "| Ten strongest channels that stay under rotation | 70.0 % | 70.0 % |" in section
+    assert "| ... between float32 and int8 | - | - |" in section
+    assert "mean over training cells" in section[-1] and "were 40 in fp32, 40 in int8" in section[-1]
+    (results / "explanations.json").unlink()
+    assert "Not measured yet" in _lines(compose(read_source(bundle, run, results)), "Explanations")[0]
 
 
 def test_card_tells_what_training_cost(run: Path, bundle: Path, results: Path) -> None:

@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nca_edge.bundle import Bundle
+from nca_edge.automaton import pool
+from nca_edge.backends import NumpyBackend
+from nca_edge.bundle import Bundle, load_bundle
 from nca_edge.classifier import ModelChoice, from_8bit, load
 from nca_edge.cli import app
 from nca_edge.errors import BundleError, NcaEdgeError, StorageError, UsageError
@@ -23,7 +25,7 @@ from nca_export import parity, variants
 from nca_export.bundle import Request, export
 from nca_export.prepare import BLOOD, GROUPS, blood_shifts
 from nca_export.run import read_run
-from nca_export.source import find_source
+from nca_export.source import calibration_cells, find_source, normalised
 from nca_train.data import load_cells
 from nca_train.loop import Job, train
 from tests.workstation.synthetic import FOLDS, quiet, rows_of, tiny_recipe, write_data
@@ -52,6 +54,15 @@ def test_manifest_holds_what_the_run_was(run: Path, bundle: Path) -> None:
     assert manifest["metrics"]["white_cells"]["n"] == 6  # half b alone
     assert 0 <= manifest["unsure_below"] <= 1 and manifest["temperature"] > 0
     assert {f["name"] for f in manifest["files"]} == {"weights.npz", "golden.npz", "reach.npz", "model.onnx", "model.tflite"}
+
+
+def test_the_bundle_keeps_what_its_channels_are_on_training_cells(run: Path, bundle: Path) -> None:
+    loaded = load_bundle(bundle)
+    m = loaded.manifest
+    cells = normalised(calibration_cells(run), np.asarray(m.mean, np.float32), np.asarray(m.std, np.float32))
+    states = NumpyBackend(m.architecture, loaded.weights, loaded.fire)(cells).state
+    expected = np.mean([pool(state, m.architecture.pool) for state in states], axis=0)
+    assert m.channel_means == pytest.approx(expected, rel=1e-3, abs=1e-4)
 
 
 def test_command_verifies_the_bundle(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""Frames in: image files and folders of them. Every readable kind of image becomes (height, width, 3) uint8 RGB."""
+"""Image files and folders of them. Every readable kind of image becomes (height, width, 3) uint8 RGB."""
 
 from __future__ import annotations
 

@@ -1,0 +1,85 @@
+"""The page at the microscope: serve."""
+
+# No `from __future__ import annotations` here: typer reads the annotations of commands at run time.
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nca_edge.cli.options import (
+    AsJson,
+    Backend,
+    BackendName,
+    Model,
+    Precision,
+    PrecisionName,
+    Threads,
+    UmPerPx,
+    check_scale,
+    choice,
+)
+from nca_edge.errors import UsageError
+from nca_edge.terminal import print_json, say
+
+
+def serve(
+    source: Annotated[
+        str | None, typer.Argument(help="A camera, such as v4l2:0 or test: (simulated).", metavar="[SOURCE]")
+    ] = None,
+    camera: Annotated[bool, typer.Option("--camera", help="This board's default camera.")] = False,
+    out: Annotated[Path | None, typer.Option(help="New session folder; default ./sessions/SOURCE-N.", metavar="DIR")] = None,
+    session: Annotated[
+        Path | None, typer.Option(help="Go on with this session; without a camera: review it.", metavar="DIR")
+    ] = None,
+    target: Annotated[int | None, typer.Option(help="Stop at N counted leukocytes.", metavar="N", min=1)] = None,
+    specimen: Annotated[str, typer.Option(help="The laboratory's number of the specimen.")] = "",
+    slide: Annotated[str, typer.Option(help="The slide's label.")] = "",
+    operator: Annotated[str, typer.Option(help="Who counts; without it the page asks who reviews.")] = "",
+    host: Annotated[
+        str, typer.Option(help="Address of this machine; any but loopback opens the page to the network.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0: any that is free.", min=0, max=65535)] = 8765,
+    cert: Annotated[Path | None, typer.Option(help="TLS certificate (PEM), with --key.", metavar="FILE")] = None,
+    key: Annotated[Path | None, typer.Option(help="Its private key (PEM).", metavar="FILE")] = None,
+    new_token: Annotated[bool, typer.Option("--new-token", help="Shut out browsers that were let in before.")] = False,
+    language: Annotated[str | None, typer.Option(help="en, fr, es, pt or sw; default: what the browser prefers.")] = None,
+    outbox: Annotated[
+        Path | None, typer.Option(help="Folder that a laboratory system watches: gets each signed result.", metavar="DIR")
+    ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="Of this microscope, as nca-edge calibrate wrote it.", metavar="FILE")
+    ] = None,
+    um_per_px: UmPerPx = None,
+    model: Model = None,
+    backend: Backend = BackendName.auto,
+    precision: Precision = PrecisionName.fp32,
+    threads: Threads = 0,
+    as_json: AsJson = False,
+) -> None:
+    """The page: count at the microscope, look through the cells, sign; or review a session (needs the web extra)."""
+    from nca_edge.live import LiveRequest
+    from nca_edge.session import SlideFacts
+    from nca_edge.web import address as addresses
+    from nca_edge.web import serving
+
+    check_scale(um_per_px)
+    if camera and source is not None:
+        raise UsageError("--camera is this board's default camera; give it or a SOURCE, not both.")
+    if out is not None and session is not None:
+        raise UsageError("--out begins a session and --session goes on with one: give one of them.")
+    wanted = "camera" if camera else source
+    live = None
+    if wanted is not None:
+        chosen = choice(model, backend, precision, threads)
+        live = LiveRequest(wanted, out, session, um_per_px, target, chosen, calibration, operator)
+    address = addresses.Address(host, port, cert, key, new_token)
+    facts = SlideFacts(specimen, slide, operator, target).cleaned()
+    serving.run(serving.ServeRequest(address, live, session, facts, language, outbox), say, lambda url: _show(url, as_json))
+
+
+def _show(url: str, as_json: bool) -> None:
+    if as_json:
+        print_json({"url": url})
+    else:
+        typer.echo(f"Open {url}")

@@ -1,0 +1,133 @@
+"""A live count on a terminal: what is drawn, and the keys."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from nca_edge import RESEARCH_USE
+from nca_edge.live.events import LiveEvent
+from nca_edge.terminal import printable
+
+STATES = {
+    "waiting": "waiting for the camera",
+    "moving": "moving",
+    "blurred": "blurred: turn the fine focus",
+    "seen": "seen before: move on",
+    "new": "new: being read",
+    "rejected": "rejected",
+    "paused": "paused",
+}
+"""``FieldState`` for people."""
+KEYS = "space: pause    u: take the last field back    q: stop"
+POLL_S = 0.1
+
+
+class Panel:
+    """Draws events over one another on a terminal."""
+
+    def __init__(self, target: int | None) -> None:
+        self._target = target
+        self._drawn = 0
+        self._last = "none yet"
+        self._said = ""
+
+    def draw(self, event: LiveEvent) -> None:
+        """Show how everything stands after an event, on stderr."""
+        width = _columns()
+        lines = [line[:width] for line in self.lines(event)]
+        up = f"\033[{self._drawn}A" if self._drawn else ""
+        sys.stderr.write(up + "".join(f"\r\033[K{line}\n" for line in lines))
+        sys.stderr.flush()
+        self._drawn = len(lines)
+
+    def lines(self, event: LiveEvent) -> list[str]:
+        """The panel as text; always of as many lines."""
+        if event.reading is not None and event.reading.cells:
+            cell = event.reading.cells[-1]
+            sure = " (unsure)" if cell.prediction.unsure else ""
+            cut = ", cut by the edge: not counted" if cell.detection.border else ""
+            self._last = f"{cell.prediction.label} {100 * cell.prediction.confidence:.0f} %{sure}{cut}, {event.reading.field}"
+        if event.reading is not None and not event.reading.accepted:
+            self._said = f"{event.reading.field}: {event.reading.reasons[0]}"
+        if event.text:
+            self._said = event.text
+        camera, of = event.camera, f" of {self._target}" if self._target else ""
+        rows = [f"{row.name:<22}{_number(row.count):>6}{_percent(row.percent):>6}   {_span(row.low, row.high)}"
+                for row in event.table.rows]  # fmt: skip
+        return [
+            f"camera  {printable(camera.name)}  {camera.state}  {event.fps:.1f} frames/s"
+            + (f"  {camera.losses} times lost" if camera.losses else ""),
+            f"field   {STATES[event.state]}",
+            f"last    {self._last}",
+            f"        {printable(self._said)}",
+            "",
+            f"{event.table.leukocytes}{of} leukocytes in {event.fields} fields",
+            f"{'':<22}{'count':>6}{'%':>6}   95 % interval",
+            *rows,
+            "",
+            KEYS,
+            RESEARCH_USE,
+        ]
+
+
+class Keys:
+    """Reads single keys of the terminal in a thread of its own; a context manager that leaves the terminal as it was."""
+
+    def __init__(self, pressed: Callable[[str], None]) -> None:
+        self._pressed = pressed
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="keys", daemon=True)
+        self._before: Any = None
+
+    def __enter__(self) -> Keys:
+        if sys.stdin is not None and sys.stdin.isatty():
+            import termios
+            import tty
+
+            self._before = termios.tcgetattr(sys.stdin)
+            tty.setcbreak(sys.stdin, termios.TCSANOW)  # Ctrl-C still interrupts
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        if self._before is not None:
+            import termios
+
+            self._thread.join()
+            termios.tcsetattr(sys.stdin, termios.TCSANOW, self._before)
+
+    def _run(self) -> None:
+        file = sys.stdin.fileno()
+        while not self._stop.is_set():
+            ready, _, _ = select.select([file], [], [], POLL_S)
+            if ready:
+                data = os.read(file, 16)
+                if not data:
+                    return
+                for key in data.decode("ascii", "ignore"):
+                    self._pressed(key)
+
+
+def _columns() -> int:
+    try:
+        return max(20, os.get_terminal_size(sys.stderr.fileno()).columns - 1)
+    except OSError:
+        return 100
+
+
+def _number(count: int | None) -> str:
+    return "-" if count is None else f"{count}"
+
+
+def _percent(percent: int | None) -> str:
+    return "" if percent is None else f"{percent}"
+
+
+def _span(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f"{low:.1f} - {high:.1f}"

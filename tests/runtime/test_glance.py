@@ -1,0 +1,167 @@
+"""Where one frame lies over another, and what is known of places that were read."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from fields import photograph, smear
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nca_edge.camera.mosaic import Mosaic, sample_mosaic
+from nca_edge.camera.operator import Operator, Pose
+from nca_edge.camera.simulated import Microscope
+from nca_edge.live.chart import Chart, Place, Position, Spot, spot_of
+from nca_edge.live.glance import EMPTY, glance, match
+from nca_edge.live.watcher import Watcher
+from nca_edge.records import Box, Image8
+
+SIZE = (640, 480)
+
+
+@pytest.fixture(scope="module")
+def mosaic() -> Mosaic:
+    return sample_mosaic()
+
+
+@pytest.fixture(scope="module")
+def scope(mosaic: Mosaic) -> Microscope:
+    return Microscope(mosaic, SIZE, 1)
+
+
+def at(scope: Microscope, x: float, y: float, blur_px: float = 0.0) -> Image8:
+    return scope.photograph(Pose(x, y, blur_px, True))
+
+
+@settings(max_examples=25)
+@given(st.integers(-400, 400), st.integers(-300, 300))
+def test_a_shift_is_found_to_a_pixel(dx: int, dy: int) -> None:
+    scope = Microscope(MOSAIC, SIZE, 1)
+    found = match(glance(at(scope, 900, 700)), glance(at(scope, 900 + dx, 700 + dy)))
+    share = (640 - abs(dx)) * (480 - abs(dy)) / (640 * 480)
+    if share < 0.2:
+        return
+    assert found is not None and found.likeness > 0.85
+    assert abs(found.dx - dx) <= 2 and abs(found.dy - dy) <= 2 and abs(found.overlap - share) < 0.02
+
+
+MOSAIC = sample_mosaic()
+
+
+def test_two_places_are_not_alike(scope: Microscope) -> None:
+    likeness = [
+        found.likeness
+        for x, y in ((0, 0), (1280, 0), (0, 960), (1280, 960), (1900, 480))
+        if (found := match(glance(at(scope, 640, 480)), glance(at(scope, x, y)))) and abs(x - 640) >= 640
+    ]
+    assert len(likeness) == 5 and max(likeness) < 0.8
+
+
+def test_frames_of_two_sizes_cannot_be_compared() -> None:
+    rgb = photograph(smear())
+    assert match(glance(rgb), glance(rgb[:400])) is None
+
+
+def test_sharpness_falls_with_blur(scope: Microscope) -> None:
+    levels = [glance(at(scope, 700, 500, blur)).focus for blur in (0.0, 1.5, 3.0, 6.0)]
+    assert levels == sorted(levels, reverse=True) and levels[0] > 1.5 * levels[2]
+
+
+def test_dark_and_empty_frames_show_no_place() -> None:
+    noise = np.random.default_rng(1).normal(0, 1.5, (480, 640, 3))
+    assert glance(np.clip(noise + 2, 0, 255).astype(np.uint8)).contrast == 0.0
+    assert glance(np.clip(noise + 200, 0, 255).astype(np.uint8)).contrast < EMPTY
+    assert glance(photograph(smear())).contrast > 5 * EMPTY
+
+
+def followed(scope: Microscope, watcher: Watcher, poses: list[tuple[float, float, float]], start_s: float = 0.0) -> list[str]:
+    """States of frames ten a second at these (x, y, blur)."""
+    return [watcher.look(at(scope, x, y, blur), start_s + n / 10).state for n, (x, y, blur) in enumerate(poses)]
+
+
+def test_a_field_is_read_when_the_stage_rests_and_the_focus_is_steady(scope: Microscope) -> None:
+    watcher = Watcher(Chart())
+    way = [(100.0 + 60 * n, 100.0, 0.0) for n in range(6)]
+    hunt = [(400.0, 100.0, blur) for blur in (4.0, 3.0, 2.0, 1.0, 0.5)]
+    rest = [(400.0 + n % 2, 100.0, 0.0) for n in range(8)]
+    states = followed(scope, watcher, way + hunt + rest)
+    assert states[:6] == ["moving"] * 6
+    assert "new" not in states[6:11] and states[-1] == "new"
+    assert states[11:].count("new") >= 4
+
+
+def test_a_field_is_asked_for_once_in_a_rest(scope: Microscope) -> None:
+    watcher = Watcher(Chart())
+    looks = [watcher.look(at(scope, 300, 200), n / 10) for n in range(10)]
+    assert sum(look.read for look in looks) == 1
+    watcher.answer(looks[-1].rest, "blurred", looks[-1].glance.focus)
+    assert not watcher.look(at(scope, 300, 200), 1.1).read  # as sharp as before
+    later = [watcher.look(at(scope, 300, 200, 1.5), 1.2 + n / 10) for n in range(8)]
+    assert sum(look.read for look in later) == 1  # the sharpness changed: once more
+
+
+def place(chart: Chart, scope: Microscope, name: str, x: float, y: float, spots: tuple[Spot, ...] = ()) -> Position:
+    seen = glance(at(scope, x, y))
+    position = chart.locate(seen, None, SIZE) or chart.new_sheet()
+    chart.add(Place(name, position, SIZE, seen, tuple(replace(s, x=s.x + position.x, y=s.y + position.y) for s in spots)))
+    return position
+
+
+def test_a_field_is_known_again_after_the_way_was_lost(scope: Microscope) -> None:
+    chart = Chart()
+    first = place(chart, scope, "a", 200, 200)
+    place(chart, scope, "b", 1500, 1200)
+    again = chart.locate(glance(at(scope, 350, 280)), None, SIZE)
+    assert again is not None and again.sheet == first.sheet
+    assert abs(again.x - first.x - 150) <= 3 and abs(again.y - first.y - 80) <= 3
+    assert chart.locate(glance(at(scope, 1800, 0)), None, SIZE) is None
+
+
+def test_sheets_that_a_field_connects_become_one(scope: Microscope) -> None:
+    chart = Chart()
+    a = place(chart, scope, "a", 200, 200)
+    b = place(chart, scope, "b", 1000, 200)
+    assert a.sheet != b.sheet
+    place(chart, scope, "between", 600, 200)
+    first, second = (chart.locate(glance(at(scope, x, 200)), None, SIZE) for x in (200, 1000))
+    assert first is not None and second is not None and first.sheet == second.sheet
+    assert abs(second.x - first.x - 800) <= 5
+
+
+def test_seen_is_what_other_fields_cover_unless_a_cut_cell_is_whole_now(scope: Microscope) -> None:
+    chart = Chart()
+    position = place(chart, scope, "a", 400, 300)
+    assert chart.seen(position, SIZE) and chart.seen(position.moved(5, 0), SIZE)
+    assert not chart.seen(position.moved(60, 0), SIZE)
+    place(chart, scope, "b", 460, 300, (Spot(0, 100, 60, 90, True),))  # cut by the left edge of b
+    assert not chart.seen(position.moved(40, 0), SIZE)  # 20 px more of it to be seen
+    chart.forget("b")
+    assert not chart.seen(position.moved(40, 0), SIZE) and chart.seen(position, SIZE)
+
+
+def test_an_undone_field_can_be_read_again(scope: Microscope) -> None:
+    chart = Chart()
+    position = place(chart, scope, "a", 400, 300)
+    chart.forget("a")
+    assert len(chart) == 0 and not chart.seen(position, SIZE)
+
+
+@given(st.integers(-25, 25), st.integers(-25, 25))
+def test_one_cell_in_two_fields_is_one_and_neighbours_are_two(dx: int, dy: int) -> None:
+    here, box = Position(1, 0, 0), Box(100, 100, 80, 80)
+    cell = spot_of(box, False, here)
+    assert cell.same(spot_of(Box(100 + dx, 100 + dy, 80, 80), False, here))
+    assert not cell.same(spot_of(Box(180 + abs(dx), 100 + dy, 80, 80), False, here))
+
+
+def test_the_hand_does_the_same_for_the_same_seed_and_covers_the_sheet() -> None:
+    one, two, other = (Operator((1920, 1440), SIZE, seed) for seed in (3, 3, 4))
+    assert [one.pose(t) for t in (0.0, 1.7, 33.0)] == [two.pose(t) for t in (0.0, 1.7, 33.0)]
+    assert one.pose(20.0) != other.pose(20.0)
+    covered = np.zeros((1440, 1920), np.bool_)
+    for rest in one.rests:
+        assert 0 <= rest.x <= 1280 and 0 <= rest.y <= 960
+        covered[round(rest.y) : round(rest.y) + 480, round(rest.x) : round(rest.x) + 640] = True
+    assert covered[60:-60, 60:-60].all()
