@@ -104,6 +104,27 @@ def test_a_missing_extra_is_a_row_that_says_so(tmp_path: Path, monkeypatch: pyte
     assert not timing.valid and "nca-edge[litert]" in (timing.problem or "")
 
 
+def test_a_bundle_without_the_wanted_precision(tmp_path: Path, call: Call, crop_files: list[Path]) -> None:
+    bundle = Path(shutil.copytree(EDGE, tmp_path / "bundle"))
+    manifest = json.loads((bundle / "manifest.json").read_text("utf-8"))
+    manifest["files"] = [entry for entry in manifest["files"] if "int8" not in entry["name"]]
+    (bundle / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    done = call("classify", crop_files[0], "--model", bundle, "--precision", "int8")
+    assert done.code == 2 and "has no" in done.err and "model in int8; it has: --backend litert --precision fp32" in done.err
+    assert {precision for _, precision in command._variants(load_bundle(bundle), "auto")[0]} == {
+        "fp32"
+    }  # the benchmark goes on
+    done = call("bench", "--model", _without(bundle, "onnx"), "--backend", "onnx")
+    assert done.code == 2 and "this bundle has no onnx model" in done.err
+
+
+def _without(bundle: Path, backend: str) -> Path:
+    manifest = json.loads((bundle / "manifest.json").read_text("utf-8"))
+    manifest["files"] = [entry for entry in manifest["files"] if entry.get("backend") != backend]
+    (bundle / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    return bundle
+
+
 def test_a_quick_wrong_answer_is_invalid(tmp_path: Path) -> None:
     bundle = Path(shutil.copytree(EDGE, tmp_path / "bundle"))
     with np.load(bundle / "golden.npz") as archive:
