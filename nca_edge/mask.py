@@ -32,6 +32,8 @@ the paler part of a small even cell else learns the background around it (a disc
 CHROMATIN, SPECK = 128, 0.04
 """A nucleus is looked for under a blur of the crop's side over so much, and patches and holes of less than that share of it are
 chromatin and granules."""
+LEAST_SPREAD = 1e-12
+"""Sum of squares of a state about its means below which it is the same everywhere, but for rounding."""
 LEAST_INK = 0.5
 """Absorbance, the three colours together, that the darkest twentieth of a view's middle must reach: 303 cells reach 1.1, empty
 patches of eight fields at most 0.07, noise 0.3. Where nothing does, two mixtures would still part it somewhere."""
@@ -93,11 +95,14 @@ def cell_component(state: Image32) -> NDArray[np.float64]:
     (grid, grid) float64
     """
     grid, _, channels = state.shape
-    if not np.isfinite(state).all() or not np.ptp(state, axis=(0, 1)).any():
-        return np.zeros((grid, grid))
     values = state.reshape(-1, channels).astype(np.float64)
+    if not np.isfinite(values).all():
+        return np.zeros((grid, grid))
     values -= values.mean(0)
-    components = (values @ _leading(_products(values), COMPONENTS)).T.reshape(-1, grid, grid)
+    products = _products(values)
+    if np.trace(products) < LEAST_SPREAD:
+        return np.zeros((grid, grid))
+    components = (values @ _leading(products, COMPONENTS)).T.reshape(-1, grid, grid)
     middle = slice(3 * grid // 8, max(5 * grid // 8, 3 * grid // 8 + 1))  # always inside the cell
     best, farthest = np.zeros((grid, grid)), 0.0
     for component in components:
@@ -187,23 +192,23 @@ def _likelihoods(terms: NDArray[np.float64], ink: NDArray[np.float32], weights: 
     whole = weights.sum(1)
     dark = ink > (weights @ ink / whole)[:, None]
     parts = np.concatenate([weights * dark, weights * ~dark]) + np.float32(1e-6)
-    factors = [_gaussian(one / one[0], one[0] / whole[n % 2]) for n, one in enumerate(parts @ terms)]
-    darker, paler = (np.stack(factors) @ terms.T).astype(np.float32).reshape(2, 2, -1)
+    sums = parts @ terms
+    factors = _gaussians(sums / sums[:, :1], sums[:, 0] / np.tile(whole, 2))
+    darker, paler = (factors @ terms.T).astype(np.float32).reshape(2, 2, -1)
     return np.asarray(np.maximum(darker, paler) + np.log(1 + np.exp(-np.abs(darker - paler))), np.float32)
 
 
-def _gaussian(moments: NDArray[np.float64], share: float) -> NDArray[np.float64]:
-    """(10,) factors of ``_terms`` that make the logarithm of ``share`` times a Gaussian of these moments."""
-    mean = moments[1:4]
-    covariance = np.empty((3, 3))
-    covariance[_FIRST, _SECOND] = covariance[_SECOND, _FIRST] = moments[4:]
-    covariance -= np.outer(mean, mean)
-    covariance += np.eye(3) * 2e-3
+def _gaussians(moments: NDArray[np.float64], shares: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n, 10) factors of ``_terms`` that make the logarithm of a share times a Gaussian, for n Gaussians of these moments."""
+    mean = moments[:, 1:4]
+    covariance = np.empty((len(moments), 3, 3))
+    covariance[:, _FIRST, _SECOND] = covariance[:, _SECOND, _FIRST] = moments[:, 4:]
+    covariance += np.eye(3) * 2e-3 - mean[:, :, None] * mean[:, None, :]
     inverse = np.linalg.inv(covariance)
-    towards = inverse @ mean
-    constant = np.log(share) - 0.5 * np.log(np.linalg.det(covariance)) - 0.5 * mean @ towards
+    towards = (inverse * mean[:, None, :]).sum(2)
+    constant = np.log(shares) - 0.5 * np.log(np.linalg.det(covariance)) - 0.5 * (mean * towards).sum(1)
     twice = np.where(_FIRST == _SECOND, 1.0, 2.0)
-    return np.concatenate([[constant], towards, -0.5 * twice * inverse[_FIRST, _SECOND]])
+    return np.concatenate([constant[:, None], towards, -0.5 * twice * inverse[:, _FIRST, _SECOND]], axis=1)
 
 
 def _nucleus(image: Image32, cell: NDArray[np.bool_]) -> NDArray[np.bool_]:
