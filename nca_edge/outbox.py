@@ -8,6 +8,7 @@ from pathlib import Path
 from nca_edge.errors import UsageError
 from nca_edge.fhir import fhir_bundle, status
 from nca_edge.flags import load_rules
+from nca_edge.i18n import LANGUAGES
 from nca_edge.report import render_report
 from nca_edge.session import Session, replace_file
 from nca_edge.session.database import DATABASE
@@ -30,6 +31,8 @@ class Outputs:
     """Folder that a laboratory system watches; None: none."""
     flags: Path | None = None
     """The laboratory's own limits; None: those of nca-edge."""
+    language: str = "en"
+    """Of report.html; what machines read is the same in every language."""
 
 
 def write_outputs(folder: Path, asked: Outputs) -> list[Path]:
@@ -45,6 +48,8 @@ def write_outputs(folder: Path, asked: Outputs) -> list[Path]:
     UsageError
         The flags' file cannot be used, or the folder of the files is that of another session.
     """
+    if asked.language not in LANGUAGES:
+        raise UsageError(f"--language {asked.language}: known are {', '.join(LANGUAGES)}.")
     rules, to = load_rules(asked.flags), asked.to or folder
     _refuse_other_session(folder, to)
     with Session.open(folder, read_only=True) as session, session.snapshot():
@@ -57,7 +62,7 @@ def write_outputs(folder: Path, asked: Outputs) -> list[Path]:
             replace_file(to / DIFFERENTIAL_CSV, differential_csv(summary))
             if asked.fhir:
                 replace_file(to / REPORT_FHIR, [fhir_bundle(summary)])
-            replace_file(to / REPORT_HTML, render_report(session, rules))
+            replace_file(to / REPORT_HTML, render_report(session, rules, asked.language))
     written = [to / REPORT_HTML, *([to / REPORT_FHIR] if asked.fhir else [])]
     return written + (deliver(summary, asked.outbox) if asked.outbox is not None else [])
 

@@ -172,11 +172,12 @@ def report(
         typer.Option(help="Also deliver FHIR and CSV into a folder that a laboratory system watches.", metavar="DIR"),
     ] = None,
     flags: Annotated[Path | None, typer.Option(help="The laboratory's limits of flags, a TOML file.", metavar="FILE")] = None,
+    language: Annotated[str, typer.Option(help="Of report.html: en, fr, es, pt or sw.")] = "en",
 ) -> None:
     """Rebuild report.html, report.json, differential.csv and the lists of cells and fields from a session's database."""
     from nca_edge.outbox import Outputs, write_outputs
 
-    for path in write_outputs(session, Outputs(out, fhir, outbox, flags)):
+    for path in write_outputs(session, Outputs(out, fhir, outbox, flags, language)):
         typer.echo(path)
 
 

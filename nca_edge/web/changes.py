@@ -96,7 +96,7 @@ async def sign(request: Request, values: dict[str, Any]) -> dict[str, Any]:
         session.sign(name)
 
     await house.desk.change(put)
-    folder, outputs = house.desk.session.folder, Outputs(fhir=True, outbox=house.outbox)
+    folder, outputs = house.desk.session.folder, Outputs(fhir=True, outbox=house.outbox, language=words.language)
     house.desk.print(lambda: write_outputs(folder, outputs))
     return {"say": words("sign.signed_by", name=name), "go": "/sign"}
 

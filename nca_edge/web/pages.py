@@ -154,19 +154,20 @@ async def who(request: Request) -> Response:
 
 
 async def report(request: Request) -> Response:
-    """The report, built anew and sent as it is built: of many cells it takes seconds, in which the page goes on."""
-    from starlette.responses import StreamingResponse
+    """The report, built anew beside everything else: of many cells it takes seconds, in which the page goes on."""
+    from starlette.responses import Response as Raw
 
-    pieces = _report(house_of(request).desk.session.folder, words_of(request).language)
-    return StreamingResponse(pieces, media_type="text/html; charset=utf-8", headers={"content-security-policy": REPORT_POLICY})
+    folder, language = house_of(request).desk.session.folder, words_of(request).language
+    html = await asyncio.get_running_loop().run_in_executor(None, _report, folder, language)
+    return Raw(html, media_type="text/html; charset=utf-8", headers={"content-security-policy": REPORT_POLICY})
 
 
-def _report(folder: Path, language: str) -> Iterator[bytes]:
+def _report(folder: Path, language: str) -> bytes:
     from nca_edge.report import render_report
     from nca_edge.session import Session
 
-    with Session.open(folder, read_only=True) as session:
-        yield from render_report(session, language=language)
+    with Session.open(folder, read_only=True) as session, session.snapshot():
+        return b"".join(render_report(session, language=language))
 
 
 async def download(request: Request) -> Response:
