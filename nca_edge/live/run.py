@@ -62,6 +62,9 @@ class LiveRun:
         self.chart = Chart()
         self._watcher = Watcher(self.chart)
         self._analyst = Analyst(classifier, self.chart, options.um_per_px, options.calibration)
+        self._analyst.known(
+            [f.um_per_px for f in session.fields() if f.scale_source == "red_cells" and f.um_per_px is not None]
+        )
         self._count = Count(session, options.operator)
         self._feed = Feed()
         self._to_read: queue.Queue[tuple[Shot, Look]] = queue.Queue(1)
