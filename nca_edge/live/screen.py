@@ -116,9 +116,10 @@ class Keys:
 
 def _columns() -> int:
     try:
-        return max(20, os.get_terminal_size(sys.stderr.fileno()).columns - 1)
+        columns = os.get_terminal_size(sys.stderr.fileno()).columns
     except OSError:
-        return 100
+        columns = 0
+    return columns - 1 if columns > 20 else 100  # serial lines tell 0
 
 
 def _row(row: Row) -> str:
