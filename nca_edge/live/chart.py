@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nca_edge.live.glance import Glance, Match, match
+from nca_edge.live.glance import Glance, Kept, Match, match
 from nca_edge.records import Box, CellReading
 
 SURE, SURE_SMALL = 0.80, 0.87
@@ -19,6 +20,8 @@ COVERED = 0.97
 """Share of a frame that was read before for it to count as seen."""
 NEAR = 3
 """Places that are compared where the position is known already."""
+HELD = 60
+"""Whole glances that are held, 700 kB each."""
 LOOKED_BACK = 400
 """Places that are compared where it is not, the newest first."""
 
@@ -69,7 +72,7 @@ class Place:
     position: Position
     size: tuple[int, int]
     """(width, height) px."""
-    glance: Glance
+    glance: Kept
     spots: tuple[Spot, ...]
 
 
@@ -80,6 +83,7 @@ class Chart:
         self._lock = threading.RLock()
         self._places: list[Place] = []
         self._sheets = 0
+        self._whole: OrderedDict[str, Glance] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._places)
@@ -97,13 +101,13 @@ class Chart:
         if guess is not None:
             near = sorted((p for p in places if _shared(p, guess, size) > 0.1), key=lambda p: -_shared(p, guess, size))[:NEAR]
             for place in near:
-                found = match(place.glance, seen)
+                found = match(self._glance(place), seen)
                 if found is not None and _is_sure(found):
                     return place.position.moved(found.dx, found.dy)
             return guess  # the way the stage moved was followed frame by frame, and that is enough
         best: tuple[float, Position] | None = None
         for place in reversed(places[-LOOKED_BACK:]):
-            found = match(place.glance, seen)
+            found = match(self._glance(place), seen)
             if found is not None and _is_sure(found):
                 weight = found.likeness * found.overlap**0.25
                 if best is None or weight > best[0]:
@@ -147,8 +151,9 @@ class Chart:
         """Remember a field that was read; sheets that it connects become one."""
         with self._lock:
             others = [p for p in self._places if p.position.sheet != place.position.sheet]
-            for other in others:
-                found = match(other.glance, place.glance, 0.15)
+            here = place.glance.glance() if others else None
+            for other in others[-LOOKED_BACK:]:
+                found = match(self._glance(other), here, 0.15) if here is not None else None
                 if found is not None and _is_sure(found):
                     self._join(other.position.moved(found.dx, found.dy), place.position)
             self._places.append(place)
@@ -157,6 +162,15 @@ class Chart:
         """Take a field back: its cells may be read again."""
         with self._lock:
             self._places = [p for p in self._places if p.name != name]
+
+    def _glance(self, place: Place) -> Glance:
+        """The whole glance of a place; those that were asked for last are held."""
+        with self._lock:
+            whole = self._whole.pop(place.name, None) or place.glance.glance()
+            self._whole[place.name] = whole
+            if len(self._whole) > HELD:
+                self._whole.popitem(last=False)
+        return whole
 
     def _join(self, there: Position, here: Position) -> None:
         """Move the sheet of ``there`` so that it lies on ``here``'s."""

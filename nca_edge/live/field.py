@@ -10,6 +10,7 @@ import numpy as np
 from nca_edge.calibration import Calibration
 from nca_edge.classifier import Classifier
 from nca_edge.live.chart import Chart, Place, spot_of
+from nca_edge.live.glance import keep
 from nca_edge.live.watcher import Answer, Look
 from nca_edge.pipeline import read_field
 from nca_edge.records import Frame, Image8, Image32, Reading
@@ -55,7 +56,7 @@ class Analyst:
             return reading, "counted"
         cells = self._chart.fresh(reading.cells, look.position)
         spots = tuple(spot_of(c.detection.box, c.detection.border, look.position) for c in reading.cells)
-        self._chart.add(Place(name, look.position, (rgb.shape[1], rgb.shape[0]), look.glance, spots))
+        self._chart.add(Place(name, look.position, (rgb.shape[1], rgb.shape[0]), keep(look.glance), spots))
         return replace(reading, cells=cells), "counted"
 
     def flat(self, rgb: Image8) -> Image8:

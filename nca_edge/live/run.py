@@ -62,6 +62,9 @@ class LiveRun:
         self.chart = Chart()
         self._watcher = Watcher(self.chart)
         self._analyst = Analyst(classifier, self.chart, options.um_per_px, options.calibration)
+        self._analyst.known(
+            [f.um_per_px for f in session.fields() if f.scale_source == "red_cells" and f.um_per_px is not None]
+        )
         self._count = Count(session, options.operator)
         self._feed = Feed()
         self._to_read: queue.Queue[tuple[Shot, Look]] = queue.Queue(1)
@@ -108,7 +111,10 @@ class LiveRun:
 
     def undo(self) -> None:
         """Take back the newest field that is not taken back yet; an ``undone`` event tells which."""
-        self._to_store.put(_Undo())
+        try:
+            self._to_store.put_nowait(_Undo())
+        except queue.Full:
+            self._publish("trouble", text="Fields are still being stored: take the last one back in a moment.")
 
     @property
     def folder(self) -> Path:
@@ -169,7 +175,7 @@ class LiveRun:
                 if not waits:
                     return self._watcher.again()
         if waits:
-            self._to_read.join()
+            self._wait_for_reading()
 
     def _read(self) -> None:
         """One field: find, name and explain its cells."""
@@ -242,8 +248,13 @@ class LiveRun:
         self.failures.append(f"{what} could not be stored: {error}")
 
     def _source_ended(self) -> None:
-        self._to_read.join()
+        self._wait_for_reading()
         self.stop()
+
+    def _wait_for_reading(self) -> None:
+        """Until nothing waits to be read; not ``join``, which would wait for ever for a stage that ended."""
+        while self._to_read.unfinished_tasks and not self._stop.is_set():
+            time.sleep(0.005)
 
     def _tell_camera(self) -> None:
         status = self.reader.status()

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from nca_edge import RESEARCH_USE
+from nca_edge.differential import Row
 from nca_edge.live.events import LiveEvent
 from nca_edge.terminal import printable
 
@@ -57,8 +58,7 @@ class Panel:
         if event.text:
             self._said = event.text
         camera, of = event.camera, f" of {self._target}" if self._target else ""
-        rows = [f"{row.name:<22}{_number(row.count):>6}{_percent(row.percent):>6}   {_span(row.low, row.high)}"
-                for row in event.table.rows]  # fmt: skip
+        rows = [_row(row) for row in event.table.rows]
         return [
             f"camera  {printable(camera.name)}  {camera.state}  {event.fps:.1f} frames/s"
             + (f"  {camera.losses} times lost" if camera.losses else ""),
@@ -116,18 +116,15 @@ class Keys:
 
 def _columns() -> int:
     try:
-        return max(20, os.get_terminal_size(sys.stderr.fileno()).columns - 1)
+        columns = os.get_terminal_size(sys.stderr.fileno()).columns
     except OSError:
-        return 100
+        columns = 0
+    return columns - 1 if columns > 20 else 100  # serial lines tell 0
 
 
-def _number(count: int | None) -> str:
-    return "-" if count is None else f"{count}"
-
-
-def _percent(percent: int | None) -> str:
-    return "" if percent is None else f"{percent}"
-
-
-def _span(low: float | None, high: float | None) -> str:
-    return "" if low is None or high is None else f"{low:.1f} - {high:.1f}"
+def _row(row: Row) -> str:
+    if row.count is None:
+        return f"{row.name:<22} not reported"
+    percent = "" if row.percent is None else f"{row.percent}"
+    span = "" if row.low is None or row.high is None else f"   {row.low:.1f} - {row.high:.1f}"
+    return f"{row.name:<22}{row.count:>6}{percent:>6}{span}"

@@ -68,6 +68,8 @@ def begin(request: LiveRequest, say: Callable[[str], None], source: Source | Non
     with Reader(source or open_uri(request.source)) as reader, open_session(asked, slide) as (session, classifier):
         calibration = _fixed(session, given)
         say(f"session: {session.folder}")
+        if request.session is not None:
+            say("Places of earlier sittings are not known again: go on where nothing was counted yet.")
         options = LiveOptions(
             session.facts.um_per_px, request.target, calibration, operator=request.operator or "operator at the microscope"
         )

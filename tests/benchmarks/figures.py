@@ -125,6 +125,21 @@ def trust_rows() -> list[Row]:
     ]
 
 
+def microscope_rows() -> list[Row]:
+    """Simulated pans, and cameras that are pulled and plugged in."""
+    rows = []
+    for pan in read("pans.json"):
+        n = f"{pan['cells']} cells, {pan['sheets']} sheets"
+        for what, key in (("counted twice", "twice"), ("missed", "missed")):
+            share = percent(pan[f"{key}_share"], pan[f"{key}_interval"])
+            rows.append((f"cells {what} in simulated pans, {pan['set']}", share, n, "pans.json"))
+    for camera in read("replug.json"):
+        back = f"{camera['back_s_median']:.1f} s, at worst {camera['back_s_worst']:.1f} s"
+        n = f"{camera['cycles']} cycles, {camera['stale']} stale pictures"
+        rows.append((f"a camera that was pulled is back after, {camera['stand_in']} stand-in", back, n, "replug.json"))
+    return rows
+
+
 def machine_rows() -> list[Row]:
     """What it costs, and that the backends agree."""
     parity, size = read("parity.json"), read("install_size.json")
@@ -158,7 +173,9 @@ def durability_rows() -> list[Row]:
 
 def table() -> str:
     """Markdown of the whole block."""
-    rows = [*naming_rows(), *detection_rows(), *mask_rows(), *trust_rows(), *machine_rows(), *durability_rows()]
+    rows = [
+        *naming_rows(), *detection_rows(), *mask_rows(), *trust_rows(), *microscope_rows(), *machine_rows(), *durability_rows(),
+    ]  # fmt: skip
     lines = ["| what | figure (95 % interval) | n | file |", "|---|---|---|---|"]
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)]) + "\n"
 

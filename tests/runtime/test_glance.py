@@ -14,7 +14,7 @@ from nca_edge.camera.mosaic import Mosaic, sample_mosaic
 from nca_edge.camera.operator import Operator, Pose
 from nca_edge.camera.simulated import Microscope
 from nca_edge.live.chart import Chart, Place, Position, Spot, spot_of
-from nca_edge.live.glance import EMPTY, glance, match
+from nca_edge.live.glance import EMPTY, glance, keep, match
 from nca_edge.live.watcher import Watcher
 from nca_edge.records import Box, Image8
 
@@ -48,6 +48,13 @@ def test_a_shift_is_found_to_a_pixel(dx: int, dy: int) -> None:
 
 
 MOSAIC = sample_mosaic()
+
+
+def test_what_is_kept_of_a_frame_finds_its_place_as_well(scope: Microscope) -> None:
+    first, second = glance(at(scope, 900, 700)), glance(at(scope, 1000, 640))
+    whole, kept = match(first, second), match(keep(first).glance(), second)
+    assert whole is not None and kept is not None and keep(first).small.nbytes < 20_000
+    assert abs(kept.dx - whole.dx) < 0.5 and abs(kept.likeness - whole.likeness) < 0.01
 
 
 def test_two_places_are_not_alike(scope: Microscope) -> None:
@@ -105,7 +112,7 @@ def test_a_field_is_asked_for_once_in_a_rest(scope: Microscope) -> None:
 def place(chart: Chart, scope: Microscope, name: str, x: float, y: float, spots: tuple[Spot, ...] = ()) -> Position:
     seen = glance(at(scope, x, y))
     position = chart.locate(seen, None, SIZE) or chart.new_sheet()
-    chart.add(Place(name, position, SIZE, seen, tuple(replace(s, x=s.x + position.x, y=s.y + position.y) for s in spots)))
+    chart.add(Place(name, position, SIZE, keep(seen), tuple(replace(s, x=s.x + position.x, y=s.y + position.y) for s in spots)))
     return position
 
 

@@ -339,6 +339,8 @@ def test_keys_on_a_terminal_pause_undo_and_stop(program: Path, tmp_path: Path) -
         if wanted and wanted in said:
             os.write(terminal, key)
             wanted, key = next(keys, ("", b""))
+    if wanted:
+        os.kill(pid, signal.SIGKILL)
     _, status = os.waitpid(pid, 0)
     os.close(terminal)
     assert os.waitstatus_to_exitcode(status) == 0 and not wanted
