@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+from PIL import Image
+
 from nca_edge.camera.protocol import CameraStatus
 from nca_edge.differential import Differential
 from nca_edge.records import Image8, Reading
@@ -107,3 +110,9 @@ class Feed:
                     self._queues[:] = [other for other in self._queues if other is not queue]
 
         return events()
+
+
+def view_of(rgb: Image8, side: int) -> Image8:
+    """The frame, reduced by a whole number."""
+    factor = -(-max(rgb.shape[:2]) // side)
+    return rgb if factor == 1 else np.asarray(Image.fromarray(rgb).reduce(factor))

@@ -10,9 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
 from nca_edge.calibration import Calibration
 from nca_edge.camera.protocol import Shot
 from nca_edge.camera.reader import Reader
@@ -20,7 +17,7 @@ from nca_edge.classifier import Classifier
 from nca_edge.errors import StorageError, UsageError
 from nca_edge.live.chart import Chart
 from nca_edge.live.count import Count
-from nca_edge.live.events import Feed, FieldState, Kind, LiveEvent
+from nca_edge.live.events import Feed, FieldState, Kind, LiveEvent, view_of
 from nca_edge.live.field import Analyst
 from nca_edge.live.stage import Stage
 from nca_edge.live.watcher import Look, Watcher
@@ -160,7 +157,7 @@ class LiveRun:
             self._hand_over(shot, look)
         self._state = state
         self._times.append(time.monotonic())
-        self._publish("frame", frame=_view(shot.rgb, self.options.view_px))
+        self._publish("frame", frame=view_of(shot.rgb, self.options.view_px))
 
     def _hand_over(self, shot: Shot, look: Look) -> None:
         """To the reading stage, where it is free; a recording and a watched folder wait for it, a camera does not."""
@@ -296,9 +293,3 @@ class LiveRun:
 
 class _Undo:
     """Take back the newest field."""
-
-
-def _view(rgb: Image8, side: int) -> Image8:
-    """The frame, reduced by a whole number."""
-    factor = -(-max(rgb.shape[:2]) // side)
-    return rgb if factor == 1 else np.asarray(Image.fromarray(rgb).reduce(factor))
