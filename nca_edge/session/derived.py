@@ -73,15 +73,16 @@ def field_object(field: FieldRow) -> dict[str, object]:
     return value | {"voided": True} if field.voided else value
 
 
-def cells_csv(cells: Sequence[CellRow], classes: Sequence[str]) -> Iterator[bytes]:
+def cells_csv(cells: Iterable[CellRow], classes: Sequence[str]) -> Iterator[bytes]:
     """A heading and one row a cell, with one column of probability per class; true is 1, false is 0.
 
     Once a person has looked at a cell, two columns more tell what she said.
     """
-    reviewed = any(cell.reviewed for cell in cells)
+    listed = tuple(cells)
+    reviewed = any(cell.reviewed for cell in listed)
     spoken = ["human_label", "reviewed_by"] if reviewed else []
     yield csv_row([*_CSV_HEAD, *(f"p_{label}" for label in classes), *spoken])
-    for cell in cells:
+    for cell in listed:
         box, flags = cell.box, (cell.unsure, cell.counted, cell.border)
         head = [cell.field, cell.cell, box.x, box.y, box.w, box.h, cell.label, _number(cell.confidence), *map(int, flags)]
         tail = [_number(cell.focus), _number(cell.um_per_px), cell.scale_source, cell.crop, cell.mask, cell.overlay]

@@ -206,7 +206,7 @@ class Session(Signing):
         with storage(to):
             replace_file(to / derived.FIELDS_JSONL, derived.fields_jsonl(self.fields()))
             replace_file(to / derived.CELLS_JSONL, derived.cells_jsonl(self.cells()))
-            replace_file(to / derived.CELLS_CSV, derived.cells_csv(tuple(self.cells()), self.facts.classes))
+            replace_file(to / derived.CELLS_CSV, derived.cells_csv(self.cells(), self.facts.classes))
 
     def close(self) -> None:
         """Close the database; the last to close it leaves one file, session.db, without a log beside it."""
