@@ -160,7 +160,8 @@ def main() -> int:
         "inputs": found["inputs"]["inputs"],
     }
     result = {
-        "machine": f"{os.cpu_count()}-core {platform.machine()}", "bounds": BOUNDS, "value": value,
+        "machine": f"{os.cpu_count()}-core {platform.machine()}", "load_average": os.getloadavg()[0], "bounds": BOUNDS,
+        "value": value,
         "fields_of": asked.fields.name if asked.fields else "samples", **found,
     }  # fmt: skip
     text = json.dumps(result, indent=1)
