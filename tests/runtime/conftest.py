@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -19,20 +18,14 @@ from nca_edge.samples import sample_fields
 
 sys.path.insert(0, str(Path(__file__).parent))  # the drawings in fields.py, also where the wheel alone is tested
 
+from done import Done
+
 CELLS = (
     ("bccd-BloodImage_00209.jpg", (300, 230, 466, 393)),
     ("bccd-BloodImage_00099.jpg", (224, 230, 375, 344)),
     ("chula-N-1B_0253.jpg", (1259, 686, 1365, 794)),
 )
 """Three white cells of the sample fields: file, (left, upper, right, lower) px."""
-
-
-class Done(NamedTuple):
-    """What a command left behind."""
-
-    code: int
-    out: str
-    err: str
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import Done
+from done import Done
 from sessions import cell, counted
 
 from nca_edge.comparison import compare, limits

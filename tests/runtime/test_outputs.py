@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Done
+from done import Done
 from sessions import FACTS, SLIDE, cell, counted, field, fill, signed
 
 from nca_edge import RESEARCH_USE

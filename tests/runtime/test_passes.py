@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Done
+from done import Done
 
 from nca_edge.automaton import Architecture, draw_fire, pool
 from nca_edge.backends import NumpyBackend

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Done
+from done import Done
 from sessions import FACTS, SLIDE, cell, counted, field, fill, signed
 
 import nca_edge

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Done
+from done import Done
 from pages import make_session
 
 from nca_edge.i18n import LANGUAGES, Words, catalogue

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from conftest import Done
+from done import Done
 from sessions import cell, counted, signed
 
 from nca_edge.errors import UsageError
