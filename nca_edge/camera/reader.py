@@ -160,16 +160,19 @@ class Reader:
         now = time.monotonic()
         with self._changed:
             self._seen_s = now
-            if digest == self._digest and not self.source.every:
+            # In a recording of a stage at rest frames may well be the same to the last bit.
+            if digest == self._digest and self.source.live and not self.source.every:
                 self._counts["repeated"] += 1
-                return not self.source.live or now - self._fresh_s <= STILL_S
+                return now - self._fresh_s <= STILL_S
             if not self.source.live or self.source.every:
                 self._changed.wait_for(lambda: self._taken == self._counts["frames"] or self._stop.is_set())
                 now = time.monotonic()
             self._digest, self._fresh_s = digest, now
             self._counts["frames"] += 1
             self._times.append(now)
-            self._shot = Shot(self._counts["frames"], now, rgb)
+            # How long the stage rested in a recording is told by its own clock: it is read as fast as it is looked at.
+            recorded: float | None = getattr(self.source, "recorded_s", None)
+            self._shot = Shot(self._counts["frames"], now if recorded is None else recorded, rgb)
             self._changed.notify_all()
         return True
 

@@ -38,6 +38,8 @@ class Recording:
         self._container: Any = None
         self._frames: Iterator[Any] = iter(())
         self._began_s = 0.0
+        self.recorded_s: float | None = None
+        """When the last frame was taken, s of the recording; None: not known."""
 
     def open(self) -> dict[str, Any]:
         av = self._av
@@ -67,6 +69,7 @@ class Recording:
             raise CameraError(f"{self.name} cannot be read on ({error.strerror}).") from error
         if frame.is_corrupt:
             raise TornFrame("a frame of the recording is damaged")
+        self.recorded_s = None if self.live else frame.time
         if self.live and frame.time is not None:
             late_s = self._began_s + frame.time - time.monotonic()
             if late_s > 0:

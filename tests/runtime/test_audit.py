@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -254,7 +255,7 @@ def tables(folder: Path) -> dict[str, Any]:
 def test_a_session_of_the_first_version_is_brought_along(tmp_path: Path) -> None:
     with Session.create(tmp_path / "old", FACTS) as session:
         fill(session, 3)
-        before = tuple(session.cells())
+        before = tuple(replace(one, measures={}) for one in session.cells())  # the first version kept none
     shutil.copytree(tmp_path / "old", tmp_path / "new")
     first_version(tmp_path / "old")
     shutil.copytree(tmp_path / "old", tmp_path / "kept")

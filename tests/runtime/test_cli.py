@@ -65,7 +65,7 @@ def test_help_and_version(call: Call) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["run"], "SOURCE"),
+        (["run"], "nca-edge run FOLDER"),
         (["run", "."], "holds no image"),
         (["run", "missing"], "missing: no such file or folder"),
         (["run", "crops", "--out", "a", "--session", "b"], "give one of them"),
@@ -158,8 +158,8 @@ def test_classify_row_key_by_key(crop_files: list[Path], call: Call) -> None:
     row = json.loads(done.out)
     classes = json.loads((shipped_models() / "edge" / "manifest.json").read_text("utf-8"))["classes"]
     assert list(row) == [
-        "file", "label", "confidence", "unsure", "probabilities", "top_channels", "explained", "against", "logit", "bias_share",
-        "epsilon_share", "outside_share", "rests_on_background", "measures", "um_per_px", "scale_source",
+        "file", "label", "confidence", "unsure", "passes", "spread", "mask_agreement", "probabilities", "top_channels",
+        "explained", "against", "logit", "bias_share", "epsilon_share", "outside_share", "rests_on_background", "measures", "um_per_px", "scale_source",
     ]  # fmt: skip
     assert (row["explained"], row["against"]) == (row["label"], None)
     assert list(row["measures"]) == [

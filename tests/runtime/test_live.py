@@ -183,7 +183,7 @@ def test_a_full_disk_loses_nothing_that_fits_later(
     tmp_path: Path, small_disk: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(live_run, "STORE_AGAIN_S", 0.2)
-    disk = small_disk("size=4m")
+    disk = small_disk("size=40m")
     said: list[str] = []
 
     def act(event: LiveEvent) -> None:
@@ -205,7 +205,7 @@ def test_a_disk_that_stays_full_is_told_at_the_end(
     tmp_path: Path, small_disk: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(live_run, "STORE_AGAIN_S", 0.1)
-    disk = small_disk("size=4m")
+    disk = small_disk("size=40m")
 
     def act(event: LiveEvent) -> None:
         if event.kind == "field" and event.name == "frame-000001":

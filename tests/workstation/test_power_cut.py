@@ -8,6 +8,7 @@ import random
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -75,7 +76,7 @@ def test_a_power_cut_while_an_older_session_is_brought_along_leaves_one_or_the_o
     with Session.create(folder, FACTS, SLIDE) as session:
         for n in range(4):
             session.commit(field(f"{n}.png", cell(1), cell(2)))
-        before = tuple(session.cells())
+        before = tuple(replace(one, measures={}) for one in session.cells())  # the first version kept none
     first_version(folder)
     disk, draw = Disk(), random.Random(5)
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
