@@ -103,10 +103,14 @@ class ProgramCamera:
         process = self._process
         if process is None or process.stdout is None:
             raise CameraError(f"{self._command[0]} is not running.")
-        said = self._said()
-        return self._frames.read(
-            process.stdout.fileno(), wait_s, f"{self._command[0]} ended{said and f' ({said})'}; check the camera"
-        )
+        self._said()
+        try:
+            return self._frames.read(process.stdout.fileno(), wait_s, "its output ended")
+        except (NoFrame, TornFrame):
+            raise
+        except CameraError as error:
+            said = self._said()  # only now all that it had to say is there
+            raise CameraError(f"{self._command[0]} ended{said and f' ({said})'}; check the camera") from error
 
     def close(self) -> None:
         process, self._process = self._process, None
