@@ -9,15 +9,20 @@ from typing import Annotated, Any
 import typer
 
 from nca_edge import RESEARCH_USE
-from nca_edge.cli.microscope import Camera, live_run, source_of
+from nca_edge.cli.microscope import live_run, source_of
 from nca_edge.cli.options import (
     AsJson,
     Backend,
     BackendName,
+    CalibrationFile,
+    Camera,
     Model,
+    Out,
     Passes,
     Precision,
     PrecisionName,
+    SessionPrecision,
+    Target,
     Threads,
     UmPerPx,
     check_scale,
@@ -35,21 +40,17 @@ def run(
         str | None, typer.Argument(help="A field, a folder of fields, a video, or a camera such as v4l2:0.", metavar="SOURCE")
     ] = None,
     camera: Camera = False,
-    out: Annotated[Path | None, typer.Option(help="New session folder; default ./sessions/SOURCE-N.", metavar="DIR")] = None,
+    out: Out = None,
     session: Annotated[
         Path | None, typer.Option(help="Go on with this session; its fields are not read again.", metavar="DIR")
     ] = None,
     um_per_px: UmPerPx = None,
-    target: Annotated[int | None, typer.Option(help="Stop at N counted leukocytes.", metavar="N", min=1)] = None,
-    calibration: Annotated[
-        Path | None, typer.Option(help="What nca-edge calibrate wrote, for a camera.", metavar="FILE")
-    ] = None,
+    target: Target = None,
+    calibration: CalibrationFile = None,
     operator: Annotated[str, typer.Option(help="Who counts, for a camera's session.", metavar="NAME")] = "",
     model: Model = None,
     backend: Backend = BackendName.auto,
-    precision: Annotated[
-        PrecisionName | None, typer.Option(help="Which variant of the model; default: the session's own, else fp32.")
-    ] = None,
+    precision: SessionPrecision = None,
     threads: Threads = 0,
     as_json: AsJson = False,
 ) -> None:

@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nca_edge import RESEARCH_USE
-from nca_edge.cli.options import AsJson
+from nca_edge.cli.options import AsJson, Camera
 from nca_edge.errors import UsageError
 from nca_edge.terminal import on_terminal, print_json, printable, say
 
 if TYPE_CHECKING:
     from nca_edge.live import LiveEvent, LiveRequest
     from nca_edge.live.start import LiveCount
-
-Camera = Annotated[bool, typer.Option("--camera", help="This board's own camera, or the USB microscope.")]
 
 
 def source_of(source: str | None, camera: bool) -> str:

@@ -34,6 +34,15 @@ class PrecisionName(str, Enum):
 Model = Annotated[str | None, typer.Option(help="Model bundle: a shipped name or a folder.", metavar="NAME|DIR")]
 Backend = Annotated[BackendName, typer.Option(help="Who computes the model.")]
 Precision = Annotated[PrecisionName, typer.Option(help="Which variant of the model.")]
+SessionPrecision = Annotated[
+    PrecisionName | None, typer.Option(help="Which variant of the model; default: the session's own, else fp32.")
+]
+Camera = Annotated[bool, typer.Option("--camera", help="This board's own camera, or the USB microscope.")]
+Out = Annotated[Path | None, typer.Option(help="New session folder; default ./sessions/SOURCE-N.", metavar="DIR")]
+Target = Annotated[int | None, typer.Option(help="Stop at N counted leukocytes.", metavar="N", min=1)]
+CalibrationFile = Annotated[
+    Path | None, typer.Option("--calibration", help="What nca-edge calibrate wrote, for a camera.", metavar="FILE")
+]
 Threads = Annotated[int, typer.Option(help="CPU threads; 0: what this board's profile says.", metavar="N", min=0, max=256)]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output and nothing else.")]
 UmPerPx = Annotated[float | None, typer.Option(help="Scale of the images in um per pixel; without it, estimated.", metavar="X")]

@@ -7,13 +7,17 @@ from typing import Annotated
 
 import typer
 
+from nca_edge.cli.microscope import source_of
 from nca_edge.cli.options import (
     AsJson,
     Backend,
     BackendName,
+    CalibrationFile,
+    Camera,
     Model,
-    Precision,
-    PrecisionName,
+    Out,
+    SessionPrecision,
+    Target,
     Threads,
     UmPerPx,
     check_scale,
@@ -27,12 +31,12 @@ def serve(
     source: Annotated[
         str | None, typer.Argument(help="A camera, such as v4l2:0 or test: (simulated).", metavar="[SOURCE]")
     ] = None,
-    camera: Annotated[bool, typer.Option("--camera", help="This board's default camera.")] = False,
-    out: Annotated[Path | None, typer.Option(help="New session folder; default ./sessions/SOURCE-N.", metavar="DIR")] = None,
+    camera: Camera = False,
+    out: Out = None,
     session: Annotated[
         Path | None, typer.Option(help="Go on with this session; without a camera: review it.", metavar="DIR")
     ] = None,
-    target: Annotated[int | None, typer.Option(help="Stop at N counted leukocytes.", metavar="N", min=1)] = None,
+    target: Target = None,
     specimen: Annotated[str, typer.Option(help="The laboratory's number of the specimen.")] = "",
     slide: Annotated[str, typer.Option(help="The slide's label.")] = "",
     operator: Annotated[str, typer.Option(help="Who counts; without it the page asks who reviews.")] = "",
@@ -47,13 +51,11 @@ def serve(
     outbox: Annotated[
         Path | None, typer.Option(help="Folder that a laboratory system watches: gets each signed result.", metavar="DIR")
     ] = None,
-    calibration: Annotated[
-        Path | None, typer.Option(help="Of this microscope, as nca-edge calibrate wrote it.", metavar="FILE")
-    ] = None,
+    calibration: CalibrationFile = None,
     um_per_px: UmPerPx = None,
     model: Model = None,
     backend: Backend = BackendName.auto,
-    precision: Precision = PrecisionName.fp32,
+    precision: SessionPrecision = None,
     threads: Threads = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -64,15 +66,12 @@ def serve(
     from nca_edge.web import serving
 
     check_scale(um_per_px)
-    if camera and source is not None:
-        raise UsageError("--camera is this board's default camera; give it or a SOURCE, not both.")
     if out is not None and session is not None:
         raise UsageError("--out begins a session and --session goes on with one: give one of them.")
-    wanted = "camera" if camera else source
     live = None
-    if wanted is not None:
+    if camera or source is not None:
         chosen = choice(model, backend, precision, threads)
-        live = LiveRequest(wanted, out, session, um_per_px, target, chosen, calibration, operator)
+        live = LiveRequest(source_of(source, camera), out, session, um_per_px, target, chosen, calibration, operator)
     address = addresses.Address(host, port, cert, key, new_token)
     facts = SlideFacts(specimen, slide, operator, target).cleaned()
     serving.run(serving.ServeRequest(address, live, session, facts, language, outbox), say, lambda url: _show(url, as_json))
