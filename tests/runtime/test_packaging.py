@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from importlib.metadata import entry_points, metadata, version
 from importlib.resources import files
 from pathlib import Path
@@ -74,3 +75,13 @@ def test_every_sample_field_is_attributed() -> None:
     for path in sample_fields().glob("*.jpg"):
         assert f"| {path.name} |" in text
         assert f"`{path.name.partition('-')[2]}`" in text
+
+
+def test_no_page_and_no_report_asks_another_machine() -> None:
+    """It would be waited for where there is no network, and tell elsewhere that somebody looks."""
+    asked = re.compile(r"""(?:src|href|action|srcset)\s*=\s*["']?\s*//|url\(\s*["']?\s*//|@import|https?://""")
+    texts = [path for path in PACKAGE.rglob("*") if path.suffix in (".j2", ".js", ".css", ".html", ".svg")]
+    assert {path.suffix for path in texts} >= {".j2", ".js", ".css"}
+    for path in texts:
+        text = path.read_text("utf-8").replace("http://www.w3.org/2000/svg", "")  # a name of SVG, which nobody asks for
+        assert not asked.search(text), path

@@ -327,11 +327,11 @@ def test_after_the_signature_the_next_slide_begins_under_the_same_address(tmp_pa
 
 def test_a_killed_count_goes_on_in_its_session_once_somebody_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with served("test:?fps=30", "--operator", "Amina") as page:
+    with served("test:?fps=30", "--operator", "Amina", "--precision", "int8") as page:
         wait_for(page, "/", "Lymphocyte</span>")
         os.kill(page.process.pid, signal.SIGKILL)
         page.process.wait()
-    with served("test:?fps=30") as page:
+    with served("test:?fps=30") as page:  # in the precision that the session began with
         assert "The count was interrupted" in page.ask("GET", "/").text
         assert page.do("live", action="resume").status == 200
         assert "The count was interrupted" not in page.ask("GET", "/").text
