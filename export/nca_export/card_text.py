@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 from nca_edge import RESEARCH_USE
+from nca_edge.bundle import Manifest
 from nca_edge.differential import clopper_pearson
 from nca_edge.errors import UsageError
 from nca_edge.terminal import printable
@@ -61,7 +62,7 @@ def _model(s: Source) -> str:
     return table(("", ""), [
         ("Kind", f"neural cellular automaton: {sizes}, {a.steps} steps ({a.update}), {a.pool} pool, head {a.head}"),
         ("Parameters", f"{a.parameters:,}"),
-        ("Work", f"{a.macs / 1e9:.3g} GMAC for one cell"),
+        ("Work", f"{a.macs / 1e9:.3g} GMAC for one look at a cell{_looks(m)}"),
         ("View", f"{m.view_um:g} um a side around the cell, seen at {a.size} x {a.size} pixels"),
         ("Answers", f"{len(m.classes)} classes: {_named(m.classes)}"),
         ("Groups of the differential", groups or "none"),
@@ -70,6 +71,14 @@ def _model(s: Source) -> str:
         ("SHA-256 of the manifest", s.bundle.sha256),
         ("Made with", ", ".join(f"{name} {version}" for name, version in m.versions.items())),
     ])  # fmt: skip
+
+
+def _looks(m: Manifest) -> str:
+    """What more a cell may cost."""
+    if m.passes == 1:
+        return ""
+    most = m.passes * m.architecture.macs / 1e9
+    return f"; {m.passes} looks, {most:.3g} GMAC, where the first is less than {m.more_passes_below:g} sure"
 
 
 def _data(s: Source) -> str:

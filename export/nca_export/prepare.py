@@ -18,9 +18,17 @@ from nca_edge.backends import OnnxBackend
 from nca_edge.bundle import Bundle, Manifest
 from nca_edge.errors import UsageError
 from nca_edge.evaluate import Judged, score
-from nca_edge.passes import Passes, turned
 from nca_edge.records import Image8, Image32
-from nca_export.calibration import fit_temperature, prior_shift, probabilities, unsure_threshold
+from nca_export.calibration import (
+    PASSES,
+    UNCALIBRATED,
+    Calibration,
+    Looks,
+    calibrate,
+    fit_temperature,
+    prior_shift,
+    probabilities,
+)
 from nca_export.onnx_graph import build_onnx
 from nca_export.quantize import Reach, reach
 from nca_export.run import Run
@@ -46,23 +54,10 @@ BLOOD = {"eosinophil": 0.01}
 clinics' neutrophils. Half of what blood holds (about 2 %): at 2 % 39 of 176 segwbc1 neutrophils were still called eosinophils;
 at home, where the two lie far apart, the further shift costs none of half a's 1,243 right answers. Other classes stay: moving
 them all half way to blood cost calibration at home (expected error 0.033 for 0.020) and gained no more."""
-PASSES = Passes(4, 0.8)
-"""Looks at a cell that the first look leaves open; the figures that chose them are in train/README.md."""
-UNSURE_ACCURACY = 0.95
-"""Answers that are not unsure shall be right this often on the half of the validation fold that sets the threshold."""
-
-
-@dataclass(frozen=True, slots=True)
-class Calibration:
-    """What half a of the validation fold decides."""
-
-    temperature: float
-    unsure_below: float
 
 
 REACH = "reach.npz"
 """What the steps hold on real cells: with it a bundle gets int8 variants without any data."""
-UNCALIBRATED = Calibration(1.0, 0.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,39 +191,6 @@ def _exact(run: Run) -> OnnxBackend:
 def _check_step(mask_step: int | None, steps: int) -> None:
     if mask_step is not None and not 1 <= mask_step <= steps:
         raise UsageError(f"--mask-step {mask_step}: this automaton has steps 1 to {steps}.")
-
-
-@dataclass(frozen=True, slots=True)
-class Looks:
-    """What one look, and the mean of all, say of some cells."""
-
-    first: NDArray[np.float32]
-    """(m, classes) logits."""
-    mean: NDArray[np.float32]
-    """(m, classes) logits."""
-
-    @classmethod
-    def at(cls, run: Run, backend: OnnxBackend, images: Image8) -> Looks:
-        """All looks at (m, size, size, 3) images."""
-        each = [run.answers(backend, np.asarray(turned(images, number), np.uint8)) for number in range(PASSES.most)]
-        return cls(each[0], np.asarray(np.mean(each, axis=0, dtype=np.float64), np.float32))
-
-    def logits(self, temperature: float) -> NDArray[np.float32]:
-        """(m, classes) the mean where the first look is not sure, as ``passes.look`` decides."""
-        open_ = probabilities(self.first, temperature).max(1) < PASSES.below
-        return np.asarray(np.where(open_[:, None], self.mean, self.first), np.float32)
-
-
-def calibrate(looks: Looks, labels: NDArray[np.int64]) -> Calibration:
-    """Temperature and threshold from labelled cells, (m,) labels.
-
-    Which cells are looked at again depends on the temperature, and it on them: a few rounds settle it.
-    """
-    temperature = fit_temperature(looks.mean, labels)
-    for _ in range(4):
-        temperature = fit_temperature(looks.logits(temperature), labels)
-    p = probabilities(looks.logits(temperature), temperature)
-    return Calibration(temperature, unsure_threshold(p, labels, UNSURE_ACCURACY))
 
 
 def _manifest(run: Run, calibration: Calibration, metrics: dict[str, Any]) -> Manifest:

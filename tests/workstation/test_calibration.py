@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nca_export.calibration import fit_temperature, prior_shift, probabilities, unsure_threshold
+from nca_export.calibration import PASSES, Looks, calibrate, fit_temperature, prior_shift, probabilities, unsure_threshold
 
 
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 2.5, 7.0])
@@ -94,3 +94,23 @@ def test_a_prior_moves_the_odds_by_the_ratio_of_the_priors() -> None:
     before, after = probabilities(logits, 0.7), probabilities(moved, 0.7)
     assert after[:, 1] / after[:, 0] == pytest.approx(before[:, 1] / before[:, 0] / 9)
     assert prior_shift(0.2, 0.2, 1.3) == 0
+
+
+def test_the_exporter_decides_on_more_looks_as_the_device_does() -> None:
+    """What is calibrated must be what is answered: the mean only where the first look is less sure than the bound."""
+    rng = np.random.default_rng(3)
+    first, mean = (rng.normal(0, 2, (50, 4)).astype(np.float32) for _ in range(2))
+    seen = Looks(first, mean).logits(1.5)
+    again = probabilities(first, 1.5).max(1) < PASSES.below
+    assert 0 < again.sum() < 50
+    assert np.array_equal(seen, np.where(again[:, None], mean, first))
+
+
+def test_the_temperature_is_that_of_the_answers_after_all_looks() -> None:
+    rng = np.random.default_rng(4)
+    first, labels = rng.normal(0, 2, (400, 4)).astype(np.float32), rng.integers(0, 4, 400)
+    first[np.arange(400), labels] += 3
+    looks = Looks(first, first * np.float32(1.2))
+    found = calibrate(looks, labels)
+    assert found.temperature == pytest.approx(fit_temperature(looks.logits(found.temperature), labels), rel=1e-2)
+    assert calibrate(Looks(first, first), labels).temperature == pytest.approx(fit_temperature(first, labels))
