@@ -180,7 +180,8 @@ class Classifier:
         m = self.bundle.manifest
         about = {
             "name": m.name, "parameters": m.architecture.parameters, "gmac_per_look": round(m.architecture.macs / 1e9, 3),
-            "looks_at_most": m.passes, "more_looks_below": m.more_passes_below, "view_um": m.view_um, "unsure_below": m.unsure_below, "metrics": m.metrics, "data": list(m.data),
+            "looks_at_most": m.passes, "more_looks_below": m.more_passes_below,
+            "view_um": m.view_um, "unsure_below": m.unsure_below, "metrics": m.metrics, "data": list(m.data),
         }  # fmt: skip
         if isinstance(self.backend, OnnxBackend):
             about["provider"] = short(self.backend.provider)
