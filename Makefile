@@ -68,9 +68,12 @@ lint: $(VENV)/.stamp
 types: $(VENV)/.stamp
 	$(BIN)/mypy
 
+# One process a core, at most four; a file's tests stay together, with what they share.
+PARALLEL := --numprocesses=auto --maxprocesses=4 --dist=loadfile
+
 # Everything, on the checkout, with torch. Last in `make test`: its closing line is the result.
 test-workstation: $(VENV)/.stamp
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 # The runtime tests once more on the wheel alone: no torch, and no checkout on the import path (the tests are run from
 # tests/, `pythonpath` is emptied, and NCA_EDGE_TEST_WHEEL makes test_packaging.py check where nca_edge came from).
@@ -78,13 +81,13 @@ test-bare: $(BARE_VENV)/.stamp
 	rm -rf $(BARE_VENV)/wheel
 	$(BARE_VENV)/bin/python -m pip wheel --quiet --no-deps --wheel-dir $(BARE_VENV)/wheel .
 	$(BARE_VENV)/bin/python -m pip install --quiet --force-reinstall --no-deps $(BARE_VENV)/wheel/nca_edge-*.whl
-	cd tests && NCA_EDGE_TEST_WHEEL=1 ../$(BARE_VENV)/bin/pytest -o pythonpath= -p no:cacheprovider runtime
+	cd tests && NCA_EDGE_TEST_WHEEL=1 ../$(BARE_VENV)/bin/pytest $(PARALLEL) -o pythonpath= -p no:cacheprovider runtime
 
 $(BARE_VENV)/.stamp: pyproject.toml
 	$(need_python)
 	rm -rf $(BARE_VENV)
 	$(call make_venv,$(BARE_VENV))
-	$(BARE_VENV)/bin/python -m pip install --quiet . pytest hypothesis
+	$(BARE_VENV)/bin/python -m pip install --quiet . pytest pytest-xdist hypothesis
 	touch $@
 
 bench: $(DEMO_VENV)/.stamp
