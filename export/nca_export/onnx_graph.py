@@ -31,7 +31,7 @@ class Graph:
         self.outputs: dict[str, list[int]] = {}
 
     def constant(self, array: NDArray[Any]) -> str:
-        array = np.ascontiguousarray(array)
+        array = np.asarray(array, order="C")  # a scalar stays one
         key = (array.dtype.str, array.shape, array.tobytes())
         if key not in self.constants:
             name = f"constant_{len(self.constants)}"
