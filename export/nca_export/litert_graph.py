@@ -182,7 +182,8 @@ class _Drawing:
         n, shape = self.a.grid, [-1, self.a.grid, self.a.grid, self.a.channels]
         for axis, ends in ((1, rows), (2, columns)):
             line = tuple([*shape[:axis], 1, *shape[axis + 1 :]])
-            before, after = ([self._slice(x, axis, start, line)] * wanted for start, wanted in zip((1, n - 2), ends, strict=True))
+            before = [self._slice(x, axis, 1, line)] if ends[0] else []
+            after = [self._slice(x, axis, n - 2, line)] if ends[1] else []
             shape[axis] = n + sum(ends)
             x = self._concatenate([*before, x, *after], axis, tuple(shape))
         return x

@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from nca_edge.automaton import Architecture, Fire, Weights
-from nca_export.onnx_graph import Graph, head
+from nca_export.onnx_graph import CONTRIB, Graph, head
 from nca_export.quantize import LEVELS, Equalised, Reach, asymmetric, equalise, narrow_head, quantized
 
-CONTRIB = "com.microsoft"
 ONE = numpy_helper.from_array(np.ones(1, np.int64))
 
 
