@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import numpy_helper
+from onnx import TensorProto, numpy_helper
 
 from nca_edge.automaton import Architecture, Fire, Weights
 from nca_export.onnx_graph import CONTRIB, Graph, head
@@ -89,7 +89,10 @@ class _Drawing:
     def masked_step(self, x: str, mask: NDArray[np.uint8]) -> str:
         """All grid cells are perceived; those that fire go on to the 1x1 layers."""
         g, a = self.graph, self.a
-        fires = g.one("NonZero", [g.constant(mask.reshape(-1))])  # stored as bytes, (1, cells) once the graph is loaded
+        if not (mask.any() or self.probe):
+            return x
+        cells = np.flatnonzero(mask)[None].astype(np.min_scalar_type(mask.size))  # two bytes for each, that is one a grid cell
+        fires = g.one("Cast", [g.constant(cells)], to=TensorProto.INT64)
         rounded = g.one("QuantizeLinear", [x, *self.perceived])
         y = self._perception(rounded, self._padded(rounded, (1, 1), (1, 1)), (1, 1))
         if self.probe:  # what lies inside is shown of all grid cells
@@ -107,11 +110,10 @@ class _Drawing:
         rounded = g.one("QuantizeLinear", [x, *self.perceived])
         ends = (1 - parity, parity)  # even lines need the line before the first, odd lines the one after the last
         padded = self._padded(rounded, ends if by_rows else (1, 1), (1, 1) if by_rows else ends)
-        width = a.channels * (a.grid if by_rows else 1)  # of what lies side by side: a row, or a grid cell
-        pairs = self._reshape(rounded, [-1, half if by_rows else a.grid * half, 2 * width])
-        size = (half, a.grid) if by_rows else (a.grid, half)
-        firing = self._reshape(self._slice(pairs, 2, parity * width, (parity + 1) * width), [-1, *size, a.channels])
+        size, axis = ((half, a.grid), 1) if by_rows else ((a.grid, half), 2)
+        firing = self._slice(rounded, axis, parity, a.grid, 2)
         delta = self._delta(self._perception(firing, padded, (2, 1) if by_rows else (1, 2)), size)
+        width = a.channels * (a.grid if by_rows else 1)  # of a line that lies in one piece: a row, or a grid cell
         lines = [g.constant(np.array(value)) for value in (parity, a.grid if by_rows else a.grid**2, 2)]
         return self._added(x, delta, g.one("Range", lines), width)
 
@@ -177,6 +179,6 @@ class _Drawing:
     def _reshape(self, x: str, shape: list[int]) -> str:
         return self.graph.one("Reshape", [x, self.graph.constant(np.array(shape, np.int64))])
 
-    def _slice(self, x: str, axis: int, start: int, end: int) -> str:
-        ends = [self.graph.constant(np.array([value])) for value in (start, end, axis)]
+    def _slice(self, x: str, axis: int, start: int, end: int, step: int = 1) -> str:
+        ends = [self.graph.constant(np.array([value])) for value in (start, end, axis, step)]
         return self.graph.one("Slice", [x, *ends])

@@ -136,7 +136,9 @@ def _row(timing: Timing, bundle: Bundle, peak: Peak) -> dict[str, Any]:
         "update": a.update,
         "gmac_per_cell": a.macs / 1e9,
     }
-    rate = a.macs / 1e6 / timing.cell_ms["p50"] if timing.valid else None
+    # a mask throws away what does not fire: it need not be computed, and is not counted
+    due = a.macs * (float(bundle.fire.mean()) if bundle.fire.ndim > 1 else 1.0)
+    rate = due / 1e6 / timing.cell_ms["p50"] if timing.valid else None
     best = peak.int8_gmac_per_s if timing.precision == "int8" else peak.fp32_gmac_per_s
     on_cpu = timing.provider in (None, CPU)  # a GPU has another peak
     share = rate / best if rate is not None and best is not None and on_cpu else None

@@ -114,6 +114,17 @@ def test_onnx_int8_computes_only_what_fires() -> None:
         assert [len(change) for change in changes] == fire_masks(a, m.fire).sum((1, 2)).tolist()
 
 
+@pytest.mark.parametrize("form, precision", VARIANTS)
+def test_a_step_in_which_nothing_fires_changes_nothing(form: str, precision: str) -> None:
+    m = automaton(BASE)
+    fire, images = m.fire.copy(), random_images(BASE, 1)
+    fire[2] = 0
+    still = replace(m, fire=fire)
+    probed = runner(form, build(form, precision, still, probe=True))(images)
+    assert np.array_equal(probed["state/3"], probed["state/2"])
+    assert np.array_equal(runner(form, build(form, precision, still))(images)["logits"], probed["logits"])
+
+
 def test_the_runtime_makers_quantizer_says_the_same(tmp_path: Path) -> None:
     """Its dynamic int8 of our float32 graph, of the layers that we quantize, is our scheme without equalised channels."""
     from litert_quantizer import qtyping, quantizer
