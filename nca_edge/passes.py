@@ -78,8 +78,9 @@ def look(
     first = answer(images)
     parts = [[(first.logits[i], first.state[i], first.mask_state[i])] for i in range(len(images))]
     again = [i for i in range(len(images)) if confidence(first.logits[i]) < passes.below]
-    for number in range(1, passes.most if again else 1):
-        more = answer(np.asarray(turned(images[again], number), np.float32))
-        for k, i in enumerate(again):
-            parts[i].append((more.logits[k], more.state[k], more.mask_state[k]))
+    if again and passes.most > 1:
+        views = [np.asarray(turned(images[again], number), np.float32) for number in range(1, passes.most)]
+        more = answer(np.concatenate(views))  # all at once: threads share them out
+        for k in range(len(views) * len(again)):
+            parts[again[k % len(again)]].append((more.logits[k], more.state[k], more.mask_state[k]))
     return [Look(np.stack([p[0] for p in cell]), tuple(p[1] for p in cell), tuple(p[2] for p in cell)) for cell in parts]

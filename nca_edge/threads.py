@@ -62,8 +62,10 @@ def each(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
     try:
         done = share()
     finally:
-        wait(others)  # nothing goes on behind the back of a caller who cleans up after an error
-    for other in others:
+        # one that was not begun has nothing left to do, and might wait for this very thread
+        begun = [other for other in others if not other.cancel()]
+        wait(begun)  # nothing goes on behind the back of a caller who cleans up after an error
+    for other in begun:
         done |= other.result()
     return [done[number] for number in range(len(todo))]
 

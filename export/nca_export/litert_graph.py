@@ -2,9 +2,9 @@
 
 Input ``image`` (n, size, size, 3) normalised; outputs ``logits``, ``state`` and, where it is asked for, ``mask_state``; n is 1
 until the caller resizes it. In int8 the weights of the two 1x1 layers are int8, one scale for each output channel; their
-inputs stay float32 in the graph and are rounded by the runtime, one scale for each image and step, after their channels were
-made alike; company changes no answer. State, perception, mask and sum stay float32: a state kept in 8 bits would lose small
-changes.
+inputs stay float32 in the graph and are rounded by the runtime, one scale for each image and step; company changes no answer.
+State, perception, mask and sum stay float32: a state kept in 8 bits would lose small changes. From the seed to the outputs the
+channels of an int8 graph's state are those that were made alike.
 """
 
 from __future__ import annotations
@@ -49,10 +49,12 @@ def build_litert(
     for number, step in enumerate(fire, start=1):
         x = drawing.half_step(x, int(step)) if np.ndim(step) == 0 else drawing.masked_step(x, step)
         if number == mask_step:
-            outputs["mask_state"] = x
+            outputs["mask_state"] = drawing.plain(x)
         if probe:
-            outputs |= {f"{name}/{number}": tensor for name, tensor in {**drawing.inside, "state": x}.items()}
-    return g.finish({"image": image}, {"logits": drawing.head(x), "state": x, **outputs})
+            shown = {**drawing.inside, "state": drawing.plain(x)}
+            outputs |= {f"{name}/{number}": tensor for name, tensor in shown.items()}
+    state = drawing.plain(x)
+    return g.finish({"image": image}, {"logits": drawing.head(state), "state": state, **outputs})
 
 
 class _Drawing:
@@ -60,26 +62,42 @@ class _Drawing:
 
     def __init__(self, architecture: Architecture, weights: Weights, reached: Reach | None, probe: bool) -> None:
         self.graph, self.a, self.equal = Graph(), architecture, None if reached is None else equalise(weights, reached)
-        weights = weights if self.equal is None else self.equal.weights
-        self.probe = probe
+        self.probe, self.weights, self.image = probe, dict(weights), -1
         self.inside: dict[str, int] = {}
         """What the last step held, by name."""
-        self.weights = weights
+        self.factors = np.ones(architecture.channels, np.float32)
+        """What each channel of the state is multiplied by between the steps."""
+        if self.equal is not None:
+            self.factors = self.equal.perceived[: architecture.channels]
+            self.weights = {**self.equal.weights, "w2": self.equal.weights["w2"] * self.factors[:, None]}
 
     def seed(self, image: int) -> int:
-        """Fold pixels into channels, (row, column, colour), and append the hidden channels."""
+        """Fold pixels into channels, (row, column, colour), make them alike, and append the hidden channels."""
         a, x = self.a, image
+        shape = (-1, a.grid, a.grid, a.image_channels)
         if a.fold > 1:
-            x = self.graph.add("SPACE_TO_DEPTH", [x], (-1, a.grid, a.grid, a.image_channels), blockSize=a.fold)
+            x = self.graph.add("SPACE_TO_DEPTH", [x], shape, blockSize=a.fold)
+        self.image = x
+        if self.equal is not None:
+            x = self.graph.add("MUL", [x, self.graph.constant(self.factors[: a.image_channels])], shape)
         pads = np.zeros((4, 2), np.int32)
         pads[3, 1] = a.channels - a.image_channels
         return self.graph.add("PAD", [x, self.graph.constant(pads)], (-1, a.grid, a.grid, a.channels))
+
+    def plain(self, x: int) -> int:
+        """The state as the reference has it; the image's channels to the bit, which a factor there and back is not."""
+        if self.equal is None:
+            return x
+        a, shape = self.a, (-1, self.a.grid, self.a.grid, self.a.channels - self.a.image_channels)
+        hidden = self._slice(x, 3, a.image_channels, shape)
+        hidden = self.graph.add("MUL", [hidden, self.graph.constant(1 / self.factors[a.image_channels :])], shape)
+        return self._concatenate([self.image, hidden], 3, (-1, a.grid, a.grid, a.channels))
 
     def masked_step(self, x: int, mask: NDArray[np.uint8]) -> int:
         """All grid cells are computed; those that fire change."""
         g, a = self.graph, self.a
         shape = (-1, a.grid, a.grid, a.channels)
-        delta = self._delta(x, self._padded(x), shape[1:3], (1, 1))
+        delta = self._delta(x, self._padded(x, (1, 1), (1, 1)), shape[1:3], (1, 1))
         stored = g.constant(mask[None, ..., None].astype(np.int8), UNIT)  # bytes: a quarter of the file
         fires = g.add("DEQUANTIZE", [stored], (1, a.grid, a.grid, 1), DEQUANTIZE_8)
         return g.add("ADD", [x, g.add("MUL", [delta, fires], shape)], shape)
@@ -96,8 +114,8 @@ class _Drawing:
         pairs = self._reshape(x, paired)
         axis = 2 if by_rows else 3
         lines = [self._slice(pairs, axis, side * shape[axis], shape) for side in range(2)]
-        rows, columns = (grid + 1, grid + 2) if by_rows else (grid + 2, grid + 1)
-        padded = self._slice(self._padded(x), 1 if by_rows else 2, parity, (-1, rows, columns, a.channels))
+        ends = (1 - parity, parity)  # even lines need the line before the first, odd lines the one after the last
+        padded = self._padded(x, ends if by_rows else (1, 1), (1, 1) if by_rows else ends)
         delta = self._delta(lines[parity], padded, shape[1:3], (2, 1) if by_rows else (1, 2))
         lines[parity] = g.add("ADD", [lines[parity], delta], shape)
         return self._reshape(self._concatenate(lines, axis, paired), (-1, grid, grid, a.channels))
@@ -124,12 +142,9 @@ class _Drawing:
     def _delta(self, x: int, padded: int, lines: tuple[int, int], strides: tuple[int, int]) -> int:
         """Change of the grid cells ``x``; ``padded`` holds their neighbourhoods."""
         g, a = self.graph, self.a
-        factors = None if self.equal is None else self.equal.perceived[: a.channels]
-        shape = (-1, *lines, a.channels)
-        parts = [x if factors is None else g.add("MUL", [x, g.constant(factors)], shape)]
+        shape, parts = (-1, *lines, a.channels), [x]
         for name in ("k1", "k2"):
-            kernel = self.weights[name].transpose(1, 2, 0)[None]
-            kernel = np.ascontiguousarray(kernel if factors is None else kernel * factors)  # the plain state is what it reads
+            kernel = np.ascontiguousarray(self.weights[name].transpose(1, 2, 0)[None])
             taps = [g.constant(kernel), g.constant(self.weights[f"{name}_bias"])]
             size = {"strideH": strides[0], "strideW": strides[1], "dilationHFactor": 1, "dilationWFactor": 1}
             parts.append(g.add("DEPTHWISE_CONV_2D", [padded, *taps], shape, padding=VALID, depthMultiplier=1, **size))
@@ -137,15 +152,18 @@ class _Drawing:
         hidden = self._pointwise(y, "w1", self.weights["w1_bias"], (-1, *lines, a.hidden), RELU)
         delta = self._pointwise(hidden, "w2", np.zeros(a.channels, np.float32), (-1, *lines, a.channels), NONE)
         if self.probe:
-            self.inside = {"perceived": self._plain(y, "perceived"), "hidden": self._plain(hidden, "hidden"), "delta": delta}
+            ones = np.ones(a.hidden, np.float32)
+            perceived, between = (ones, ones) if self.equal is None else (self.equal.perceived, self.equal.hidden)
+            found = {"perceived": (y, perceived), "hidden": (hidden, between), "delta": (delta, self.factors)}
+            self.inside = {name: self._divided(*pair) for name, pair in found.items()}
         return delta
 
-    def _plain(self, x: int, name: str) -> int:
+    def _divided(self, x: int, factors: NDArray[np.float32]) -> int:
         """As the reference has it."""
         if self.equal is None:
             return x
         shape = tuple(self.graph.shape(x))
-        return self.graph.add("MUL", [x, self.graph.constant(1 / getattr(self.equal, name))], (-1, *shape[1:]))
+        return self.graph.add("MUL", [x, self.graph.constant(1 / factors)], (-1, *shape[1:]))
 
     def _pointwise(self, x: int, name: str, bias: NDArray[np.float32], shape: tuple[int, ...], activation: int) -> int:
         g, weight = self.graph, self.weights[name]
@@ -159,13 +177,16 @@ class _Drawing:
         inputs = [x, stored, g.constant(bias)]
         return g.add("CONV_2D", inputs, shape, version, padding=VALID, fusedActivationFunction=activation, **strides)
 
-    def _padded(self, x: int) -> int:
-        """Reflected by one line on each side; MIRROR_PAD would split the delegate's graph and take twice the time."""
-        n, c = self.a.grid, self.a.channels
-        rows = [self._slice(x, 1, 1, (-1, 1, n, c)), x, self._slice(x, 1, n - 2, (-1, 1, n, c))]
-        x = self._concatenate(rows, 1, (-1, n + 2, n, c))
-        columns = [self._slice(x, 2, 1, (-1, n + 2, 1, c)), x, self._slice(x, 2, n - 2, (-1, n + 2, 1, c))]
-        return self._concatenate(columns, 2, (-1, n + 2, n + 2, c))
+    def _padded(self, x: int, rows: tuple[int, int], columns: tuple[int, int]) -> int:
+        """Reflected by 0 or 1 lines at the ends of both axes; MIRROR_PAD would split the delegate's graph: twice the time."""
+        n, shape = self.a.grid, [-1, self.a.grid, self.a.grid, self.a.channels]
+        for axis, ends in ((1, rows), (2, columns)):
+            line = tuple([*shape[:axis], 1, *shape[axis + 1 :]])
+            before = [self._slice(x, axis, 1, line)] if ends[0] else []
+            after = [self._slice(x, axis, n - 2, line)] if ends[1] else []
+            shape[axis] = n + sum(ends)
+            x = self._concatenate([*before, x, *after], axis, tuple(shape))
+        return x
 
     def _slice(self, x: int, axis: int, start: int, shape: tuple[int, ...]) -> int:
         begin = np.zeros(4, np.int32)

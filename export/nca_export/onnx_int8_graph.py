@@ -2,20 +2,25 @@
 
 Each step rounds the state to 8 bits for what it perceives of it, and adds a float32 change to the float32 state: the state
 itself is never rounded. The scales of a step come from cells that were run through the reference (``quantize.reach``), so that
-a cell's answer hangs on no other cell of its batch. ``QLinearConv`` with channels last and ``QGemm`` are ONNX Runtime's own
-operators (domain com.microsoft): export/README.md says what they bring.
+a cell's answer hangs on no other cell of its batch. Only grid cells that fire go through the 1x1 layers, and their change is
+added in place (``ScatterND``). From the seed to the outputs the state's channels are those that were made alike.
+``QLinearConv`` with channels last and ``QGemm`` are ONNX Runtime's own operators (domain com.microsoft): export/README.md says
+what all this brings.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
+from onnx import TensorProto, numpy_helper
 
 from nca_edge.automaton import Architecture, Fire, Weights
-from nca_export.onnx_graph import Graph, head
+from nca_export.onnx_graph import CONTRIB, Graph, head
 from nca_export.quantize import LEVELS, Equalised, Reach, asymmetric, equalise, narrow_head, quantized
 
-CONTRIB = "com.microsoft"
+ONE = numpy_helper.from_array(np.ones(1, np.int64))
 
 
 def build_onnx_int8(
@@ -34,22 +39,26 @@ def build_onnx_int8(
         drawing.begin(number)
         x = drawing.half_step(x, int(step)) if np.ndim(step) == 0 else drawing.masked_step(x, step)
         if probe:
-            g.output(g.one("Identity", [x]), f"state/{number}", [a.grid, a.grid, a.channels])
+            g.output(drawing.plain(x), f"state/{number}", [a.grid, a.grid, a.channels])
         for name, after in zip(("state", "mask_state"), states, strict=True):
             if after == number:
-                g.output(g.one("Identity", [x]), name, [a.grid, a.grid, a.channels])
-    head(g, a, weights, g.one("Transpose", [x], perm=[0, 3, 1, 2]), narrow_head(weights))
+                g.output(drawing.plain(x), name, [a.grid, a.grid, a.channels])
+    head(g, a, weights, g.one("Transpose", ["state"], perm=[0, 3, 1, 2]), narrow_head(weights))
     return g.finish("image", [a.size, a.size, 3], contrib=True)
 
 
 class _Drawing:
-    """The parts of the automaton, channels last, as they are added to a graph."""
+    """The parts of the automaton, channels last, as they are added to a graph; the states between them have alike channels."""
 
     def __init__(self, architecture: Architecture, equal: Equalised, probe: bool) -> None:
         weights = equal.weights
         self.graph, self.a, self.equal, self.probe, self.number = Graph(), architecture, equal, probe, 0
+        self.image = ""
+        """Pixels folded into channels: what the image channels hold from the first step to the last."""
+        self.starts: dict[int, str] = {}
+        self.factors = equal.perceived[: architecture.channels]
         self.w1, self.w1_scales = quantized(weights["w1"])
-        self.w2, self.w2_scales = quantized(weights["w2"])
+        self.w2, self.w2_scales = quantized(weights["w2"] * self.factors[:, None])
         self.kernels = {name: quantized(weights[name].reshape(architecture.channels, 9)) for name in ("k1", "k2")}
 
     def begin(self, number: int) -> None:
@@ -61,65 +70,100 @@ class _Drawing:
         self.between = [self.graph.constant(np.array(value)) for value in (np.float32(hidden / LEVELS), np.uint8(0))]
 
     def seed(self) -> str:
-        """Fold pixels into channels, (row, column, colour), and append the hidden channels."""
-        g, a, x = self.graph, self.a, "image"
+        """Fold pixels into channels, (row, column, colour), make them alike, and append the hidden channels."""
+        g, a, self.image = self.graph, self.a, "image"
         if a.fold > 1:
             shape = [0, a.grid, a.fold, a.grid, a.fold * 3]
-            x = g.one("Transpose", [self._reshape(x, shape)], perm=[0, 1, 3, 2, 4])
-            x = self._reshape(x, [0, a.grid, a.grid, a.image_channels])
-        return g.one("Pad", [x, g.constant(np.array([0] * 7 + [a.channels - a.image_channels], np.int64))])
+            x = g.one("Transpose", [self._reshape("image", shape)], perm=[0, 1, 3, 2, 4])
+            self.image = self._reshape(x, [0, a.grid, a.grid, a.image_channels])
+        alike = g.one("Mul", [self.image, g.constant(self.factors[: a.image_channels])])
+        return g.one("Pad", [alike, g.constant(np.array([0] * 7 + [a.channels - a.image_channels], np.int64))])
+
+    def plain(self, x: str) -> str:
+        """The state as the reference has it; the image's channels to the bit, which a factor there and back is not."""
+        g, first = self.graph, self.a.image_channels
+        back = g.constant((1 / self.factors[first:]).astype(np.float32))
+        hidden = g.one("Mul", [self._slice(x, 3, first, self.a.channels), back])
+        return g.one("Concat", [self.image, hidden], axis=3)
 
     def masked_step(self, x: str, mask: NDArray[np.uint8]) -> str:
-        """All grid cells are computed; those that fire change."""
+        """All grid cells are perceived; those that fire go on to the 1x1 layers."""
         g, a = self.graph, self.a
-        rounded = self._rounded(x)
-        delta = self._delta(rounded, self._padded(rounded, (1, 1), (1, 1)), (a.grid, a.grid), (1, 1))
-        fires = g.one("Cast", [g.constant(mask[None, ..., None])], to=1)  # stored as bytes: a quarter of the file
-        return g.one("Add", [x, g.one("Mul", [delta, fires])])
+        if not (mask.any() or self.probe):
+            return x
+        cells = np.flatnonzero(mask)[None].astype(np.min_scalar_type(mask.size))  # two bytes for each, that is one a grid cell
+        fires = g.one("Cast", [g.constant(cells)], to=TensorProto.INT64)
+        rounded = g.one("QuantizeLinear", [x, *self.perceived])
+        y = self._perception(rounded, self._padded(rounded, (1, 1), (1, 1)), (1, 1))
+        if self.probe:  # what lies inside is shown of all grid cells
+            every = self._reshape(self._delta(y, (a.grid, a.grid)), [-1, a.grid**2, a.channels])
+            delta = g.one("Gather", [every, fires], axis=1)
+        else:
+            y = g.one("Gather", [self._reshape(y, [0, a.grid**2, 3 * a.channels]), fires], axis=1)
+            delta = self._delta(y, (a.grid, a.grid))
+        return self._added(x, delta, fires, a.channels)
 
     def half_step(self, x: str, phase: int) -> str:
-        """Rows (phase 0, 1) or columns (2, 3): split into even and odd lines, update one of them, interleave again."""
+        """Rows (phase 0, 1) or columns (2, 3): all are rounded, every second one is computed and changed."""
         g, a = self.graph, self.a
         parity, by_rows, half = phase % 2, phase < 2, a.grid // 2
-        paired = [0, half, 2 * a.grid, a.channels] if by_rows else [0, a.grid, half, 2 * a.channels]
-        axis, size = (2, (half, a.grid)) if by_rows else (3, (a.grid, half))
-        lines = g.add("Split", [self._reshape(x, paired)], outputs=2, axis=axis, num_outputs=2)
-        rounded = self._rounded(x)
+        rounded = g.one("QuantizeLinear", [x, *self.perceived])
         ends = (1 - parity, parity)  # even lines need the line before the first, odd lines the one after the last
         padded = self._padded(rounded, ends if by_rows else (1, 1), (1, 1) if by_rows else ends)
-        firing = g.add("Split", [self._reshape(rounded, paired)], outputs=2, axis=axis, num_outputs=2)[parity]
-        lines[parity] = g.one("Add", [lines[parity], self._delta(firing, padded, size, (2, 1) if by_rows else (1, 2))])
-        return self._reshape(g.one("Concat", lines, axis=axis), [0, a.grid, a.grid, a.channels])
+        size, axis = ((half, a.grid), 1) if by_rows else ((a.grid, half), 2)
+        firing = self._slice(rounded, axis, parity, a.grid, 2)
+        delta = self._delta(self._perception(firing, padded, (2, 1) if by_rows else (1, 2)), size)
+        width = a.channels * (a.grid if by_rows else 1)  # of a line that lies in one piece: a row, or a grid cell
+        lines = [g.constant(np.array(value)) for value in (parity, a.grid if by_rows else a.grid**2, 2)]
+        return self._added(x, delta, g.one("Range", lines), width)
 
-    def _rounded(self, x: str) -> str:
-        """The state with its channels made alike, in 8 bits."""
-        g = self.graph
-        alike = g.one("Mul", [x, g.constant(self.equal.perceived[: self.a.channels])])
-        return g.one("QuantizeLinear", [alike, *self.perceived])
-
-    def _delta(self, x: str, padded: str, lines: tuple[int, int], strides: tuple[int, int]) -> str:
-        """Change, in float32, of the rounded grid cells ``x``; ``padded`` holds their neighbourhoods."""
+    def _perception(self, x: str, padded: str, strides: tuple[int, int]) -> str:
+        """The rounded grid cells ``x`` and both convolutions of them; ``padded`` holds their neighbourhoods."""
         g, a, weights = self.graph, self.a, self.equal.weights
-        zero8 = g.constant(np.zeros(a.channels, np.int8))
         parts = [x]
         for name in ("k1", "k2"):
             kernel, scales = self.kernels[name]
-            bias = np.round(weights[f"{name}_bias"] / (scales * self.scale)).astype(np.int32)
-            taps = [g.constant(kernel.reshape(a.channels, 1, 3, 3)), g.constant(scales), zero8]
-            inputs = [padded, *self.perceived, *taps, *self.perceived, g.constant(bias)]
-            options = {"group": a.channels, "kernel_shape": [3, 3], "strides": list(strides)}
-            parts.append(g.one("QLinearConv", inputs, domain=CONTRIB, channels_last=1, **options))
-        y = self._reshape(g.one("Concat", parts, axis=3), [-1, 3 * a.channels])
-        bias = np.round(weights["w1_bias"] / (self.w1_scales * self.scale)).astype(np.int32)
-        first = [g.constant(self.w1.T), g.constant(self.w1_scales), g.constant(np.zeros(a.hidden, np.int8)), g.constant(bias)]
-        hidden = g.one("QGemm", [y, *self.perceived, *first, *self.between], domain=CONTRIB)
-        second = [g.constant(self.w2.T), g.constant(self.w2_scales), zero8]
-        delta = g.one("QGemm", [hidden, *self.between, *second], domain=CONTRIB)
+            taps = kernel.reshape(a.channels, 1, 3, 3), scales, weights[f"{name}_bias"]
+            parts.append(self._convolution(padded, taps, self.perceived, group=a.channels, strides=list(strides)))
+        return g.one("Concat", parts, axis=3)
+
+    def _delta(self, y: str, lines: tuple[int, int]) -> str:
+        """Change, in float32, of grid cells that perceive ``y`` (n, rows, columns, 3 * channels); (all cells, channels)."""
+        g, a, bias = self.graph, self.a, self.equal.weights["w1_bias"]
+        # the convolution is the quicker product where 8 bits come out, QGemm gives float32
+        hidden = self._convolution(y, (self.w1[..., None, None], self.w1_scales, bias), self.between)
+        second = [g.constant(self.w2.T), g.constant(self.w2_scales), g.constant(np.zeros(a.channels, np.int8))]
+        delta = g.one("QGemm", [self._reshape(hidden, [-1, a.hidden]), *self.between, *second], domain=CONTRIB)
         if self.probe:
             self._show("perceived", g.one("DequantizeLinear", [y, *self.perceived]), self.equal.perceived, lines)
             self._show("hidden", g.one("DequantizeLinear", [hidden, *self.between]), self.equal.hidden, lines)
-            self._show("delta", delta, np.ones(a.channels, np.float32), lines)
-        return self._reshape(delta, [-1, *lines, a.channels])
+            self._show("delta", delta, self.factors, lines)
+        return delta
+
+    def _convolution(self, x: str, taps: tuple[NDArray[Any], ...], scale: list[str], **options: Any) -> str:
+        """Of what is perceived, into 8 bits of that scale; ``taps``: int8 kernel, scale of each output channel, float bias."""
+        kernel, scales, bias = taps
+        rounded = np.round(bias / (scales * self.scale)).astype(np.int32)
+        weights = [self.graph.constant(array) for array in (kernel, scales, np.zeros(len(scales), np.int8))]
+        inputs = [x, *self.perceived, *weights, *scale, self.graph.constant(rounded)]
+        shape = list(kernel.shape[2:])
+        return self.graph.one("QLinearConv", inputs, domain=CONTRIB, channels_last=1, kernel_shape=shape, **options)
+
+    def _added(self, x: str, delta: str, lines: str, width: int) -> str:
+        """The state changed in place in some lines, by number, of each cell of the batch; a line is ``width`` numbers long."""
+        g, a = self.graph, self.a
+        at = self._reshape(g.one("Add", [self._starts(x, width), lines]), [-1, 1])
+        parts = [self._reshape(x, [-1, width]), at, self._reshape(delta, [-1, width])]
+        return self._reshape(g.one("ScatterND", parts, reduction="add"), [-1, a.grid, a.grid, a.channels])
+
+    def _starts(self, x: str, width: int) -> str:
+        """(n, 1) number of each cell's first line."""
+        g, a = self.graph, self.a
+        if width not in self.starts:
+            ones = g.one("ConstantOfShape", [g.one("Shape", [x], start=0, end=1)], value=ONE)
+            cells = g.one("Transpose", [g.one("NonZero", [ones])], perm=[1, 0])  # 0, 1, ... of the batch
+            self.starts[width] = g.one("Mul", [cells, g.constant(np.array(a.grid**2 * a.channels // width))])
+        return self.starts[width]
 
     def _show(self, name: str, x: str, factors: NDArray[np.float32], lines: tuple[int, int]) -> None:
         """Make what lies inside a step an output, as the reference has it."""
@@ -134,3 +178,7 @@ class _Drawing:
 
     def _reshape(self, x: str, shape: list[int]) -> str:
         return self.graph.one("Reshape", [x, self.graph.constant(np.array(shape, np.int64))])
+
+    def _slice(self, x: str, axis: int, start: int, end: int, step: int = 1) -> str:
+        ends = [self.graph.constant(np.array([value])) for value in (start, end, axis, step)]
+        return self.graph.one("Slice", [x, *ends])

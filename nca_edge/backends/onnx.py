@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from nca_edge.automaton import Architecture
 from nca_edge.backends.protocol import Answer, collect, outputs
 from nca_edge.errors import BundleError, UsageError
 from nca_edge.records import Image32
+from nca_edge.threads import allowed, each
 
 CPU = "CPUExecutionProvider"
 GPU = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
@@ -50,17 +52,10 @@ class OnnxBackend:
         mask_step: int | None = None,
         provider: str = CPU,
     ) -> None:
-        import onnxruntime as ort
-
-        self.architecture, self.provider = architecture, provider
+        self.architecture, self.provider, self.graph, self.threads = architecture, provider, graph, threads
         self.outputs = outputs(mask_step)
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        options.enable_cpu_mem_arena = False  # the arena keeps twice the state's memory; no slower without it
         try:
-            self.session: Any = ort.InferenceSession(graph, options, providers=_with_options(provider))
+            self.session = _session(graph, threads, provider)
         except Exception as error:  # onnxruntime's own errors derive from Exception alone
             if not type(error).__module__.startswith("onnxruntime"):
                 raise
@@ -75,8 +70,27 @@ class OnnxBackend:
     def __call__(self, images: Image32) -> Answer:
         # one by one: matrix products of another batch size may round differently, and company must not change an answer
         images = np.ascontiguousarray(images, np.float32)
-        answers = [self.session.run(self.outputs, {"image": images[n : n + 1]}) for n in range(len(images))]
+        shared = self.threads > 1 and len(images) > 1 and self.provider == CPU
+        session = self.alone if shared else self.session
+        with allowed(self.threads if shared else 1):
+            answers = each(lambda n: session.run(self.outputs, {"image": images[n : n + 1]}), range(len(images)))
         return collect(self.architecture, answers)
+
+    @cached_property
+    def alone(self) -> Any:
+        """The session for several cells at once, a thread each: less waiting for one another than many threads in a cell."""
+        return _session(self.graph, 1, self.provider)
+
+
+def _session(graph: bytes, threads: int, provider: str) -> Any:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.enable_cpu_mem_arena = False  # the arena keeps twice the state's memory; no slower without it
+    return ort.InferenceSession(graph, options, providers=_with_options(provider))
 
 
 def _with_options(provider: str) -> list[Any]:

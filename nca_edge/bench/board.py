@@ -52,6 +52,8 @@ class Sensors:
     frequency_mhz: float | None
     throttled: tuple[str, ...] | None
     on_battery: bool | None
+    load: float | None = None
+    """Programs that ran or waited for a CPU, mean of the last minute."""
 
 
 def facts(root: Path = Path("/")) -> Board:
@@ -91,6 +93,7 @@ def sense(root: Path = Path("/")) -> Sensors:
         None if clock is None else clock / 1000,
         _throttled(),
         "Discharging" in states if any(states) else None,
+        _first_number(root / "proc/loadavg"),
     )
 
 
@@ -117,6 +120,14 @@ def _text(path: Path) -> str:
         return path.read_text("utf-8", "replace")
     except OSError:
         return ""
+
+
+def _first_number(path: Path) -> float | None:
+    """Of a file that holds several."""
+    try:
+        return float(_text(path).split()[0])
+    except (IndexError, ValueError):
+        return None
 
 
 def _number(path: Path) -> float | None:

@@ -29,6 +29,8 @@ SCHEMA = 1
 SAMPLE_EVERY_S = 5.0
 CELL_S = 3.0
 """For the single cells of each variant."""
+BUSY = 0.5
+"""Programs that run beside, from which on times are said to be too long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +138,9 @@ def _row(timing: Timing, bundle: Bundle, peak: Peak) -> dict[str, Any]:
         "update": a.update,
         "gmac_per_cell": a.macs / 1e9,
     }
-    rate = a.macs / 1e6 / timing.cell_ms["p50"] if timing.valid else None
+    # a mask throws away what does not fire: it need not be computed, and is not counted
+    due = a.macs * (float(bundle.fire.mean()) if bundle.fire.ndim > 1 else 1.0)
+    rate = due / 1e6 / timing.cell_ms["p50"] if timing.valid else None
     best = peak.int8_gmac_per_s if timing.precision == "int8" else peak.fp32_gmac_per_s
     on_cpu = timing.provider in (None, CPU)  # a GPU has another peak
     share = rate / best if rate is not None and best is not None and on_cpu else None
@@ -170,6 +174,11 @@ def _warnings(before: board_module.Sensors, after: board_module.Sensors, board: 
         out.append("It runs on battery: plug it in and measure again.")
     if held := {*(before.throttled or ()), *(after.throttled or ())}:
         out.append(f"The board held back ({', '.join(sorted(held))}): check power supply and cooling and measure again.")
+    if before.load is not None and before.load > BUSY:
+        out.append(
+            f"This machine was busy when it was asked ({before.load:.1f} programs on {board.cpus} CPUs): "
+            "times are too long; stop what else runs and measure again."
+        )
     if board.governor not in (None, "performance"):
         out.append(f"The CPU governor is {board.governor}: times vary less with performance.")
     if after.temperature_c is None:

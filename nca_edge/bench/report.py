@@ -11,6 +11,8 @@ from nca_edge import RESEARCH_USE
 
 WIDTH, LINE, MARGIN = 900, 30, 24
 INK, FAINT, BARS = (25, 30, 40), (120, 125, 135), ((38, 98, 160), (110, 160, 210))
+WRONG, ROOM = (176, 32, 32), 78
+"""Colour and most letters of what is said in the place of a bar."""
 PANEL = 90
 PANELS = (
     ("cell_ms", "ms a cell", BARS[0]), ("temperature_c", "degrees C", (190, 80, 40)), ("frequency_mhz", "MHz", (60, 130, 90)),
@@ -42,15 +44,31 @@ def text(result: dict[str, Any]) -> str:
             f"{head}{cell['p50']:9.2f}{cell['p90']:9.2f}{cell['p99']:9.2f}{share:>9}"
             f"{row['peak_memory_mb']:9.0f}{row['agreement']:9.0%}"
         )
-    for row in result["results"]:
-        if row["valid"] and row["stage_ms"]:
-            stages = ", ".join(f"{name} {ms:.1f}" for name, ms in row["stage_ms"].items())
-            name = f"{_backend(row)} {row['precision']}"
-            lines += ["", f"a field, {name}: {row['field_ms']:.0f} ms ({stages}); {row['cells_per_minute']:.0f} cells a minute"]
+    if valid := [row for row in result["results"] if row["valid"]]:
+        best = min(valid, key=lambda row: row["cell_ms"]["p50"])
+        lines += ["", f"quickest here: {_backend(best)} {best['precision']}"]
+    if staged := [row for row in valid if row["stage_ms"]]:
+        lines += ["", *_stages(staged)]
     if result["prediction"]:
         lines += ["", *(f"PREDICTED, not measured, {p['board']}: {p['sentence']}" for p in result["prediction"])]
     lines += ["", *result["warnings"], RESEARCH_USE]
     return "\n".join(lines)
+
+
+def _stages(rows: list[dict[str, Any]]) -> list[str]:
+    """Where the time of a field goes: a line for each stage, a column for each variant."""
+    names = list(dict.fromkeys(name for row in rows for name in row["stage_ms"]))
+
+    def line(title: str, values: list[str]) -> str:
+        return f"{title:<16}" + "".join(f"{value:>14}" for value in values)
+
+    return [
+        line("a field, ms", [_backend(row) for row in rows]),
+        line("", [row["precision"] for row in rows]),
+        *(line(name, [f"{row['stage_ms'].get(name, 0.0):.1f}" for row in rows]) for name in names),
+        line("all", [f"{row['field_ms']:.0f}" for row in rows]),
+        line("cells a minute", [f"{row['cells_per_minute']:.0f}" for row in rows]),
+    ]
 
 
 def _backend(row: dict[str, Any]) -> str:
@@ -60,30 +78,41 @@ def _backend(row: dict[str, Any]) -> str:
 
 def chart(result: dict[str, Any], path: Path) -> None:
     """A bar for the median and p90 of each variant, as PNG; over time where it was sustained."""
-    rows = [row for row in result["results"] if row["valid"]]
+    rows = result["results"]
     samples = result["sustained"]["samples"] if result.get("sustained") else []
     panels = [p for p in PANELS if any(s[p[0]] is not None for s in samples)]
     height = 3 * MARGIN + LINE * (len(rows) + 4) + (PANEL + 30) * len(panels)
     image = Image.new("RGB", (WIDTH, height), "white")
     pen, font, small = ImageDraw.Draw(image), ImageFont.load_default(17), ImageFont.load_default(13)
     pen.text((MARGIN, MARGIN), f"One cell, ms: {result['bundle']['name']} on {result['board']['cpu']}", INK, font)
-    quick = [row for row in rows if row["backend"] != "numpy"] or rows  # the reference would flatten all others
+    valid = [row for row in rows if row["valid"]]
+    quick = [row for row in valid if row["backend"] != "numpy"] or valid  # the reference would flatten all others
     longest = max((row["cell_ms"]["p90"] for row in quick), default=1.0)
     top, left, room = MARGIN + 2 * LINE, 190, WIDTH - 190 - 6 * MARGIN
     for n, row in enumerate(rows):
-        y, cell = top + n * LINE, row["cell_ms"]
+        y = top + n * LINE
         pen.text((MARGIN, y + 3), f"{_backend(row)} {row['precision']}", INK, font)
+        if not row["valid"]:
+            pen.text((left, y + 4), _cut(row["problem"]), WRONG, font)
+            continue
+        cell = row["cell_ms"]
         for key, colour in (("p90", BARS[1]), ("p50", BARS[0])):
             pen.rectangle((left, y + 4, left + room * min(1.0, cell[key] / longest), y + LINE - 8), colour)
         cut = ", cut" if cell["p90"] > longest else ""
         pen.text((left + room * min(1.0, cell["p90"] / longest) + 6, y + 4), f"{cell['p50']:.1f}{cut}", INK, font)
     foot = top + len(rows) * LINE + 6
-    pen.text((MARGIN, foot), "dark: half of the calls are quicker; light: nine of ten", FAINT, small)
+    legend = f"threads: {result['threads']}; number and dark: half of the calls are quicker; light: nine of ten"
+    pen.text((MARGIN, foot), legend, FAINT, small)
     for n, panel in enumerate(panels):
         y = foot + 40 + n * (PANEL + 30)
         _over_time(pen, samples, panel, (left, y, left + room, y + PANEL), small)
     pen.text((MARGIN, height - MARGIN - 8), RESEARCH_USE, FAINT, small)
     image.save(path)
+
+
+def _cut(sentence: str) -> str:
+    """What fits beside a name."""
+    return sentence if len(sentence) <= ROOM else sentence[: ROOM - 3] + "..."
 
 
 def _over_time(

@@ -143,7 +143,7 @@ def test_sensors_of_a_board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     files = {
         "sys/class/thermal/thermal_zone0/temp": "48123\n", "sys/class/thermal/thermal_zone1/temp": "51500\n",
         "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq": "1500000\n",
-        "sys/class/power_supply/BAT0/status": "Discharging\n",
+        "sys/class/power_supply/BAT0/status": "Discharging\n", "proc/loadavg": "3.14 2.00 1.00 2/99 4242\n",
     }  # fmt: skip
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -153,9 +153,10 @@ def test_sensors_of_a_board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     firmware.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
     felt = board.sense(tmp_path)
-    assert felt == board.Sensors(51.5, 1500.0, ("under-voltage", "throttled"), True)
+    assert felt == board.Sensors(51.5, 1500.0, ("under-voltage", "throttled"), True, 3.14)
     said = command._warnings(felt, felt, board.facts())
     assert any("battery" in text for text in said) and any("held back (throttled, under-voltage)" in text for text in said)
+    assert any("busy when it was asked (3.1 programs" in text for text in said)
 
 
 def test_a_board_that_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,8 +229,44 @@ def test_text_names_what_is_not_valid_and_what_is_predicted() -> None:
         "prediction": [{"board": "raspberry-pi-4", "sentence": "int8 about 9 ms a cell"}], "warnings": ["Hot."],
     }  # fmt: skip
     said = report.text(result)
+    assert "quickest" not in said and "a field" not in said
     assert "onnx          int8      INVALID: its answers differ" in said and said.endswith(RESEARCH_USE)
     assert "PREDICTED, not measured, raspberry-pi-4: int8 about 9 ms a cell" in said and "Hot." in said
+
+
+def test_text_says_where_the_time_of_a_field_goes() -> None:
+    def row(backend: str, ms: float) -> dict[str, Any]:
+        return {
+            "backend": backend, "precision": "int8", "valid": True, "cell_ms": {"p50": ms, "p90": ms, "p99": ms},
+            "share_of_peak": None, "peak_memory_mb": 150.0, "agreement": 1.0, "field_ms": 100 + ms, "cells_per_minute": 600.0,
+            "stage_ms": {"gate": 25.04, "model": ms},
+        }  # fmt: skip
+
+    result = {
+        "board": {"cpu": "Cortex-A76", "cpus": 4, "os": "Debian", "python": "3.11", "profile": "raspberry-pi-5"},
+        "peak": {"fp32_gmac_per_s": None, "int8_gmac_per_s": None}, "threads": 4,
+        "bundle": {"name": "edge", "gmac_per_cell": 0.41}, "results": [row("litert", 5.5), row("onnx", 4.5)],
+        "prediction": [], "warnings": [],
+    }  # fmt: skip
+    lines = report.text(result).splitlines()
+    assert "quickest here: onnx int8" in lines
+    table = [line.split() for line in lines[lines.index("quickest here: onnx int8") + 2 :]]
+    assert table[:6] == [
+        ["a", "field,", "ms", "litert", "onnx"], ["int8", "int8"], ["gate", "25.0", "25.0"], ["model", "5.5", "4.5"],
+        ["all", "106", "104"], ["cells", "a", "minute", "600", "600"],
+    ]  # fmt: skip
+
+
+def test_a_chart_shows_what_is_not_valid(tmp_path: Path) -> None:
+    """It stands in red where its bar would be."""
+    good = {"backend": "onnx", "precision": "fp32", "valid": True, "cell_ms": {"p50": 4.0, "p90": 5.0}}
+    bad = {"backend": "onnx", "precision": "int8", "valid": False, "problem": "INVALID: its answers differ" + " a lot" * 30}
+    result = {"board": {"cpu": "Cortex-A76"}, "bundle": {"name": "edge"}, "threads": 4}
+    for rows, shown in (([good], False), ([good, bad], True), ([bad], True)):
+        report.chart({**result, "results": rows}, tmp_path / "chart.png")
+        with Image.open(tmp_path / "chart.png") as image:
+            red = (np.asarray(image) == report.WRONG).all(2)
+        assert red.any() == shown and not red[:, -report.MARGIN :].any()
 
 
 def test_what_is_not_installed_is_left_out_and_said(monkeypatch: pytest.MonkeyPatch) -> None:

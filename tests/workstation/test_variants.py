@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,8 +10,8 @@ import numpy as np
 import onnx
 import pytest
 
-from nca_edge.automaton import PRESETS, Architecture, draw_fire
-from nca_edge.backends import LitertBackend, NumpyBackend, OnnxBackend
+from nca_edge.automaton import PRESETS, Architecture, draw_fire, fire_masks
+from nca_edge.backends import Backend, LitertBackend, NumpyBackend, OnnxBackend
 from nca_edge.errors import BundleError, UsageError
 from nca_edge.formats import FORMATS, format_of
 from nca_export.quantize import reach
@@ -38,10 +39,11 @@ def test_every_graph_is_the_reference(a: Architecture, form: str, precision: str
         assert np.abs(found[name] - array).max() <= allowed * np.abs(array).max(), name
 
 
+@pytest.mark.parametrize("update", ["bernoulli", "half-lattice"])
 @pytest.mark.parametrize("form, precision", VARIANTS)
-def test_company_changes_no_answer(form: str, precision: str) -> None:
+def test_company_changes_no_answer(form: str, precision: str, update: str) -> None:
     """Eight cells in one call are eight calls: no scale is taken over a batch."""
-    a = replace(BASE, update="half-lattice", fold=2, channels=17)
+    a = replace(BASE, update=update, fold=2, channels=17)
     graph, images = build(form, precision, automaton(a)), random_images(a, 8)
     images[3] *= 20  # a neighbour that would stretch a common scale
     single = runner(form, graph)(images)["logits"]
@@ -60,9 +62,24 @@ def test_company_changes_no_answer(form: str, precision: str) -> None:
 
 
 @pytest.mark.parametrize("form, precision", VARIANTS)
-def test_image_channels_never_change(form: str, precision: str) -> None:
-    a = replace(BASE, update="half-lattice")
-    m = automaton(a)
+def test_threads_share_out_cells_and_change_no_bit(form: str, precision: str) -> None:
+    """Alone a cell has all threads, in company one of them: the same numbers, in the order of the cells."""
+    m = automaton(replace(BASE, update="half-lattice", grid=32), mask_step=3)
+    graph, images = build(form, precision, m), random_images(m.architecture, 7)
+    backend: Callable[..., Backend] = {"onnx": OnnxBackend, "litert": LitertBackend}[form]
+    one, two = (backend("model", graph, m.architecture, threads, 3) for threads in (1, 2))
+    together = two(images)
+    for n in range(len(images)):
+        for alone in (one(images[n : n + 1]), two(images[n : n + 1])):
+            assert all(np.array_equal(part[0], whole[n]) for part, whole in zip(alone, together, strict=True))
+    assert two(images[:0]).logits.shape == (0, m.architecture.classes)
+
+
+@pytest.mark.parametrize("update", ["bernoulli", "half-lattice"])
+@pytest.mark.parametrize("form, precision", VARIANTS)
+def test_image_channels_never_change(form: str, precision: str, update: str) -> None:
+    m = automaton(replace(BASE, update=update))
+    a = m.architecture
     weights = {**m.weights, "w2": np.ones_like(m.weights["w2"])}  # as training leaves them: not 0 in the image's rows
     images = random_images(a, 1)
     state = runner(form, build(form, precision, replace(m, weights=weights)))(images)["state"]
@@ -83,6 +100,29 @@ def test_onnx_int8_names_its_operators() -> None:
     model = onnx.load_from_string(build("onnx", "int8", automaton(BASE)))
     assert {o.domain: o.version for o in model.opset_import} == {"": 18, "com.microsoft": 1} and model.ir_version == 9
     assert {node.op_type for node in model.graph.node if node.domain} == {"QLinearConv", "QGemm"}
+
+
+def test_onnx_int8_computes_only_what_fires() -> None:
+    """Both 1x1 layers of a step see the grid cells that its mask, or its phase, names, and no others."""
+    for a in (BASE, replace(BASE, update="half-lattice")):
+        m = automaton(a)
+        model = onnx.load_from_string(build("onnx", "int8", m))
+        products = [node for node in model.graph.node if node.op_type == "QGemm"]
+        for node in products:
+            model.graph.output.append(onnx.helper.make_tensor_value_info(node.output[0], onnx.TensorProto.FLOAT, None))
+        changes = list(runner("onnx", model.SerializeToString())(random_images(a, 1)).values())[-len(products) :]
+        assert [len(change) for change in changes] == fire_masks(a, m.fire).sum((1, 2)).tolist()
+
+
+@pytest.mark.parametrize("form, precision", VARIANTS)
+def test_a_step_in_which_nothing_fires_changes_nothing(form: str, precision: str) -> None:
+    m = automaton(BASE)
+    fire, images = m.fire.copy(), random_images(BASE, 1)
+    fire[2] = 0
+    still = replace(m, fire=fire)
+    probed = runner(form, build(form, precision, still, probe=True))(images)
+    assert np.array_equal(probed["state/3"], probed["state/2"])
+    assert np.array_equal(runner(form, build(form, precision, still))(images)["logits"], probed["logits"])
 
 
 def test_the_runtime_makers_quantizer_says_the_same(tmp_path: Path) -> None:

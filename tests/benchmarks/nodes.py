@@ -1,0 +1,131 @@
+"""Where the time of an int8 ONNX graph goes: milliseconds and 10^9 multiply-accumulates a second of each kind of node.
+
+python -m tests.benchmarks.nodes [--runs 25] [--json FILE]                                          (extras train and export)
+
+ONNX Runtime's own profiler, one thread, random weights. A node's time is the 20th percentile over the runs, so that what else
+the machine does counts little; all are added up by kind. Beside them stands the CPU time of a whole call without the profiler,
+and the best rate of the runtime's own matrix products before and after. ``bernoulli`` counts the grid cells that fire, as the
+graph does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from nca_edge.automaton import PRESETS, Architecture, fire_masks
+from nca_edge.bench.peak import measure_peak
+from nca_edge.records import Image32
+from nca_export.variants import Automaton, build
+from tests.benchmarks.graphs import automaton, noise
+
+AUTOMATA = {
+    "edge": PRESETS["edge"], "paper": PRESETS["paper"], "paper, half-lattice": replace(PRESETS["paper"], update="half-lattice"),
+}  # fmt: skip
+PERCENTILE = 20
+FIRST, SECOND, DEPTHWISE = "first 1x1 layer", "second 1x1 layer", "depthwise convolutions"
+
+
+def session(graph: bytes, profile: str | None = None) -> Any:
+    """As the program's backend makes it, on one thread; ``profile``: how the file begins that the profiler writes."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level, options.enable_cpu_mem_arena = 1, 3, False
+    if profile:
+        options.enable_profiling, options.profile_file_prefix = True, profile
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+def kind(operator: str, channels: list[int]) -> str:
+    """What a node is; ``channels``: the last size of its input and of its output."""
+    if operator == "QLinearConv":
+        return DEPTHWISE if channels[0] == channels[1] else FIRST
+    return SECOND if operator == "QGemm" else operator
+
+
+def by_kind(graph: bytes, image: Image32, runs: int) -> dict[str, dict[str, float]]:
+    """Milliseconds and calls of each kind of node in one run."""
+    with tempfile.TemporaryDirectory() as folder:
+        profiled = session(graph, str(Path(folder) / "run"))
+        for _ in range(runs):
+            profiled.run(None, {"image": image})
+        events = json.loads(Path(profiled.end_profiling()).read_text("utf-8"))
+    times: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            facts = event["args"]
+            shapes = [next(iter(facts[key][0].values()))[-1:] for key in ("input_type_shape", "output_type_shape")]
+            name = kind(facts["op_name"], [size for shape in shapes for size in shape])
+            times[name, facts["node_index"]].append(event["dur"] / 1000)
+    rows: dict[str, dict[str, float]] = defaultdict(lambda: {"ms": 0.0, "calls": 0})
+    for (name, _), values in times.items():
+        rows[name]["ms"] += float(np.percentile(values, PERCENTILE))
+        rows[name]["calls"] += 1
+    return dict(sorted(rows.items(), key=lambda row: -row[1]["ms"]))
+
+
+def work(a: Architecture, m: Automaton) -> dict[str, float]:
+    """10^9 multiply-accumulates of one run, by kind: the 1x1 layers of the grid cells that fire, the perception of all."""
+    firing, c = int(fire_masks(a, m.fire).sum()), a.channels
+    perceived = firing if a.update == "half-lattice" else a.steps * a.grid**2
+    return {FIRST: firing * 3 * c * a.hidden / 1e9, SECOND: firing * c * a.hidden / 1e9, DEPTHWISE: perceived * 18 * c / 1e9}
+
+
+def cpu_ms(graph: bytes, image: Image32, runs: int) -> dict[str, float]:
+    """CPU time of a call: median and least."""
+    plain, times = session(graph), []
+    for number in range(runs + 2):
+        began = time.thread_time()
+        plain.run(None, {"image": image})
+        if number > 1:  # the first fill caches
+            times.append(1e3 * (time.thread_time() - began))
+    return {"median": statistics.median(times), "least": min(times)}
+
+
+def measure(a: Architecture, runs: int) -> dict[str, Any]:
+    """One automaton."""
+    m = automaton(a)
+    graph, image = build("onnx", "int8", m), noise(a)
+    before = measure_peak(1).int8_gmac_per_s
+    rows, gmac = by_kind(graph, image, runs), work(a, m)
+    for name, amount in gmac.items():
+        rows[name] |= {"gmac": amount, "gmac_per_s": 1000 * amount / rows[name]["ms"]}
+    call, after = cpu_ms(graph, image, runs), measure_peak(1).int8_gmac_per_s
+    peak, total = max(before or 0, after or 0), sum(gmac.values())
+    rate = 1000 * total / call["median"]
+    return {
+        "call_cpu_ms": call, "gmac": total, "gmac_per_s": rate, "peak_gmac_per_s": peak, "share_of_peak": rate / peak,
+        "nodes": rows,
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Print and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=25)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    result: dict[str, Any] = {"threads": 1, "runs": given.runs, "percentile": PERCENTILE, "automata": {}}
+    for name, a in AUTOMATA.items():
+        row = result["automata"][name] = measure(a, given.runs)
+        share = f"{row['share_of_peak']:.0%} of {row['peak_gmac_per_s']:.0f} GMAC/s"
+        print(f"{name}: {row['call_cpu_ms']['median']:.2f} ms, {share}")
+        whole = sum(node["ms"] for node in row["nodes"].values())
+        for operator, node in row["nodes"].items():
+            rate = f"{node['gmac_per_s']:6.0f} GMAC/s" if "gmac" in node else ""
+            print(f"  {operator:<24}{node['ms']:8.2f} ms {node['ms'] / whole:5.0%} {node['calls']:5.0f} calls {rate}")
+    if given.json:
+        given.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
