@@ -186,6 +186,16 @@ def test_card_tells_what_training_cost(run: Path, bundle: Path, results: Path) -
     assert "The recipe `tiny` is not among those shipped now: it stands whole in manifest.json" in again[-1]
 
 
+def test_the_commands_make_the_variants_that_are_there(run: Path, bundle: Path, results: Path) -> None:
+    source = read_source(bundle, run, results)
+    plain = "nca-edge export RUN --data DATA --out BUNDLE"
+    assert plain in _lines(compose(source), "How to reproduce")
+    manifest = source.bundle.manifest
+    small = tuple(replace(file, precision="int8") if file.precision else file for file in manifest.files)
+    other = replace(source.bundle, manifest=replace(manifest, files=small, mask_step=2))
+    assert f"{plain} --mask-step 2 --int8" in _lines(compose(replace(source, bundle=other)), "How to reproduce")
+
+
 def test_a_teacher_of_several_runs_is_paid_and_trained_once(run: Path, bundle: Path, results: Path) -> None:
     source = read_source(bundle, run, results)
     teacher = {"recipe": {"name": "teacher"}, "epochs_done": 3, "training_minutes": 4.0}
