@@ -38,10 +38,11 @@ def test_every_graph_is_the_reference(a: Architecture, form: str, precision: str
         assert np.abs(found[name] - array).max() <= allowed * np.abs(array).max(), name
 
 
+@pytest.mark.parametrize("update", ["bernoulli", "half-lattice"])
 @pytest.mark.parametrize("form, precision", VARIANTS)
-def test_company_changes_no_answer(form: str, precision: str) -> None:
+def test_company_changes_no_answer(form: str, precision: str, update: str) -> None:
     """Eight cells in one call are eight calls: no scale is taken over a batch."""
-    a = replace(BASE, update="half-lattice", fold=2, channels=17)
+    a = replace(BASE, update=update, fold=2, channels=17)
     graph, images = build(form, precision, automaton(a)), random_images(a, 8)
     images[3] *= 20  # a neighbour that would stretch a common scale
     single = runner(form, graph)(images)["logits"]
