@@ -45,6 +45,20 @@ STYLES = {
     "ours, ONNX": {"color": "#0072B2", "linewidth": 2.4},
     "ours, LiteRT": {"color": "#D55E00", "linewidth": 2.4},
 }
+STATIC = "perceived and hidden, one scale a step each; the kernels, W1 and W2 by output channel"
+DYNAMIC = "W1 and W2 by output channel; their inputs, one scale for each image and step"
+QUANTIZED = {
+    "state alone in 8 bits, by channel and step": "the state after each step, a scale for each channel and step",
+    "stock ONNX Runtime, static": "everything, also the state and the sum; weights by output channel",
+    "stock ONNX Runtime, dynamic": "the weights of all layers, one scale each; their inputs, one scale for each call",
+    "ours, ONNX, channels as they are": STATIC,
+    "ours, LiteRT, channels as they are": DYNAMIC,
+    "ours, ONNX": f"{STATIC}; channels made alike",
+    "ours, LiteRT": f"{DYNAMIC}; channels made alike",
+}
+"""What each scheme holds in 8 bits; the rest of it is float32."""
+SHOWN = (1, 16, 64)
+"""Steps in the table."""
 Scheme = Callable[[Image32], Outputs]
 """What it makes of normalised cells."""
 
@@ -197,6 +211,21 @@ def draw(results: dict[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
+def table(results: dict[str, Any]) -> str:
+    """Markdown: error of the state at a few steps, and answers that stay, for each scheme and model."""
+    head, rows = ["scheme", "in 8 bits"], [[name, inside] for name, inside in QUANTIZED.items()]
+    for model, result in results.items():
+        n = result["cells"]
+        last = len(next(iter(result["schemes"].values()))["state"])
+        steps = [step for step in SHOWN if step <= last]
+        head += [f"{model}: step {', '.join(map(str, steps))}", f"answers, n = {n}"]
+        for row in rows:
+            found = result["schemes"][row[0]]
+            errors = " / ".join(f"{100 * found['state'][step - 1]:.2g}" for step in steps)
+            row += [f"{errors} %", f"{round(found['agreement'] * n)} of {n}"]
+    return "".join(f"| {' | '.join(line)} |\n" for line in [head, ["---"] * len(head), *rows])
+
+
 def main() -> None:
     """Print, write, draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -214,6 +243,7 @@ def main() -> None:
         results["released weights"] = released(given.models, given.data, given.cells)
     if given.json:
         given.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    print(table(results))
     if given.plot:
         draw(results, given.plot)
 

@@ -1,7 +1,7 @@
 """How far both implementations are from what the released code computed with the released weights, on eight golden cells; with
 --data also how far each exported variant is from the reference, on fold-3 cells normalised by their own statistics.
 
-Usage: python tests/benchmarks/released.py --models DIR [--data DATA/acevedo20] [--cells 120] [--json FILE]      (needs torch)
+Usage: python tests/benchmarks/released.py --models DIR [--data DATA/acevedo20] [--cells 60] [--json FILE]      (needs torch)
 DIR holds wbc_nca_matek19.pt and wbc_nca_matek19_golden.npz.
 """
 
@@ -104,21 +104,35 @@ def _interval(parity: Parity) -> tuple[float, float]:
     return clopper_pearson(round(parity.agreement * parity.n), parity.n)
 
 
+def table(variants: list[dict[str, Any]]) -> str:
+    """Markdown: one line a variant."""
+    n, sure = variants[0]["n"], variants[0]["sure"]
+    head = ["variant", f"answers as the reference's, n = {n}", f"of {sure} sure ones", "logits", "state, median", "largest"]
+    rows = []
+    for v in variants:
+        low, high = v["agreement_interval"]
+        agree = f"{100 * v['agreement']:.1f} % ({100 * low:.1f} - {100 * high:.1f})"
+        errors = [f"{v['logits']:.1g}", f"{v['state']:.2g}", f"{v['state_largest']:.2g}"]
+        rows.append([v["file"], agree, f"{100 * v['sure_agreement']:.1f} %", *errors])
+    return "".join(f"| {' | '.join(line)} |\n" for line in [head, ["---"] * len(head), *rows])
+
+
 def main() -> None:
     """Print the figures; exit 1 beyond 1e-3 (LRP: 1e-9)."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", type=Path, required=True)
     parser.add_argument("--data", type=Path, help="labelled crops with folds, for the variants")
-    parser.add_argument("--cells", type=int, default=120, help="of these, so many")
+    parser.add_argument("--cells", type=int, default=60, help="of these, so many")
     parser.add_argument("--json", type=Path, help="write the figures here")
     given = parser.parse_args()
     result = measure(given.models)
     variants = measure_variants(given.models, given.data, given.cells) if given.data else []
+    if variants:
+        print(table(variants))
     for name, row in result.items():
         print(f"{name:<6}", "  ".join(f"{what} {value:.2g}" for what, value in row.items()))
     if given.json:
-        table = {**result, "variants": variants}
-        given.json.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+        given.json.write_text(json.dumps({**result, "variants": variants}, indent=1) + "\n", encoding="utf-8")
     raise SystemExit(any(value > (1e-9 if name == "lrp" else 1e-3) for name, row in result.items() for value in row.values()))
 
 
