@@ -129,7 +129,7 @@ def _inside(form: str, precision: str, automaton: Automaton, images: Image32) ->
     run = runner(form, build(form, precision, automaton, probe=True))
     found = [run(images[n : n + 1]) for n in range(len(images))]
     steps: dict[str, list[float]] = {tensor: [] for tensor in TENSORS if f"{tensor}/1" in found[0]}
-    last = np.empty(0, np.float32)
+    last: NDArray[np.float32] = np.empty(0, np.float32)
     for number, expected in enumerate(trace(automaton, images), start=1):
         for tensor, errors in steps.items():
             errors.append(error(np.concatenate([one.pop(f"{tensor}/{number}") for one in found]), expected[tensor]))
