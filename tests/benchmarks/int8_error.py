@@ -218,7 +218,7 @@ def table(results: dict[str, Any]) -> str:
         n = result["cells"]
         last = len(next(iter(result["schemes"].values()))["state"])
         steps = [step for step in SHOWN if step <= last]
-        head += [f"{model}: step {', '.join(map(str, steps))}", f"answers, n = {n}"]
+        head += [f"{model}: step {', '.join(map(str, steps))}", f"same answers, n = {n}"]
         for row in rows:
             found = result["schemes"][row[0]]
             errors = " / ".join(f"{100 * found['state'][step - 1]:.2g}" for step in steps)
