@@ -17,8 +17,6 @@ from onnx import TensorProto, helper, numpy_helper
 from nca_edge.automaton import Architecture, Fire, Weights
 from nca_export.quantize import NarrowHead
 
-CONTRIB = "com.microsoft"
-"""Operators of ONNX Runtime's own."""
 OPSET = 18
 IR_VERSION = 9
 """What onnxruntime 1.23 loads, the newest that Python 3.10 gets."""
@@ -59,7 +57,7 @@ class Graph:
         values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", *shape]) for name, shape in described.items()]
         stored = [tensor for _, tensor in self.constants.values()]
         graph = helper.make_graph(self.nodes, "nca", values[:1], values[1:], stored)
-        opsets = [helper.make_opsetid("", OPSET), *([helper.make_opsetid(CONTRIB, 1)] if contrib else [])]
+        opsets = [helper.make_opsetid("", OPSET), *([helper.make_opsetid("com.microsoft", 1)] if contrib else [])]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="nca-edge")
         onnx.checker.check_model(model, full_check=not contrib)  # shapes of contrib operators are unknown to it
         return bytes(model.SerializeToString())

@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nca_edge.automaton import Architecture, Fire, Weights
-from nca_export.onnx_graph import CONTRIB, Graph, head
+from nca_export.onnx_graph import Graph, head
 from nca_export.quantize import LEVELS, Equalised, Reach, asymmetric, equalise, narrow_head, quantized
+
+CONTRIB = "com.microsoft"
 
 
 def build_onnx_int8(
