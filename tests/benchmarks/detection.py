@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import io
 import json
 import random
 import sys
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from optics import CHANGES, Rect, camera, optics
 from scipy import ndimage, special
 
 from nca_edge.detect import white_cells
@@ -26,12 +26,8 @@ from nca_edge.quality import assess
 from nca_edge.records import Detection, Image8
 from nca_edge.scale import RED_CELL_UM, field_scale, red_cells
 
-Rect = tuple[float, float, float, float]
-ZOOMS = ("0.28x", "0.35x", "0.5x", "1.7x", "wide 0.4x")
-TINTS = {"teal": (0.55, 0.95, 0.9), "yellow": (1.0, 0.95, 0.55), "pink": (1.0, 0.6, 0.8)}
 RED_PX = {"bccd": 100.0, "chula": 79.0}
 """Typical red cell of a set, px: how far a field without annotated red cells is blurred."""
-CHANGES = ("none", *ZOOMS, "gamma 1.5", "gamma 0.65", *TINTS, "mixed colours", "flip", "noise 4", "jpeg 40")
 
 
 @dataclass
@@ -68,54 +64,6 @@ def read_truth(folder: Path) -> dict[str, tuple[list[Rect], float]]:
             elif row["label"] != "Platelets":
                 white[row["file"]].append(rect)
     return {name: (rects, float(np.median(red[name])) if name in red else 0.0) for name, rects in white.items()}
-
-
-def optics(rgb: Image8, rects: list[Rect], change: str) -> tuple[Image8, list[Rect], float]:
-    """The field as another microscope might show it, its boxes there, and how much larger it became."""
-    if change.endswith("x"):
-        zoom = float(change[:-1].removeprefix("wide "))
-        size = round(rgb.shape[1] * zoom), round(rgb.shape[0] * zoom)
-        rgb = np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BICUBIC))
-        rects = [(x * zoom, y * zoom, w * zoom, h * zoom) for x, y, w, h in rects]
-        return (*(mirrored(rgb, rects) if change.startswith("wide") else (rgb, rects)), zoom)
-    if change == "flip":
-        return np.ascontiguousarray(rgb[:, ::-1]), [(rgb.shape[1] - x - w, y, w, h) for x, y, w, h in rects], 1.0
-    level = rgb / 255.0
-    if change.startswith("gamma"):
-        level = level ** float(change.split()[1])
-    elif change in TINTS:
-        level = level * TINTS[change]
-    elif change == "mixed colours":
-        level = level @ np.array([[0.8, 0.1, 0.05], [0.15, 0.8, 0.2], [0.05, 0.1, 0.75]])
-    return np.round(255.0 * np.clip(level, 0.0, 1.0)).astype(np.uint8), rects, 1.0
-
-
-def mirrored(rgb: Image8, rects: list[Rect]) -> tuple[Image8, list[Rect]]:
-    """Three by three copies, each mirrored at the seams: what a low magnification or a large sensor shows at once."""
-    height, width = rgb.shape[:2]
-    light = field_background(rgb)  # a lamp's fall-off does not come nine times in one field
-    rgb = np.round(correct(rgb, light) * light.mean(axis=(0, 1))).astype(np.uint8)
-    both = np.concatenate([rgb, rgb[:, ::-1], rgb], axis=1)
-    out = []
-    for x, y, w, h in rects:
-        for column in range(3):
-            for row in range(3):
-                left = width - x - w if column == 1 else x
-                top = height - y - h if row == 1 else y
-                out.append((left + column * width, top + row * height, w, h))
-    return np.concatenate([both, both[::-1], both], axis=0), out
-
-
-def camera(rgb: Image8, change: str) -> Image8:
-    """What a poor sensor or strong compression adds."""
-    if change == "noise 4":
-        noise = np.random.default_rng(0).normal(0.0, 4.0, rgb.shape)
-        return np.clip(np.round(rgb + noise), 0, 255).astype(np.uint8)
-    if change == "jpeg 40":
-        stream = io.BytesIO()
-        Image.fromarray(rgb).save(stream, "JPEG", quality=40)
-        return np.asarray(Image.open(stream).convert("RGB"))
-    return rgb
 
 
 def match(cells: list[Detection], truth: list[Rect]) -> list[float]:
@@ -221,7 +169,7 @@ def main() -> int:
             for number, file in enumerate(files[: args.limit]):
                 original = np.asarray(Image.open(args.data / name / file).convert("RGB"))
                 rgb, rects, zoom = optics(original, truth[file][0], change)
-                one_field(camera(rgb, change), rects, truth[file][1] * zoom, tally)
+                one_field(camera(rgb, change, number), rects, truth[file][1] * zoom, tally)
                 if number < args.spoil:
                     red_px = truth[file][1] or RED_PX[name]
                     spoilt(rgb, change, 3.0 / RED_CELL_UM * red_px * zoom, tally)
