@@ -19,7 +19,7 @@ from nca_edge.errors import InputError
 from nca_edge.explain import Question
 from nca_edge.measure import measured, seen_part
 from nca_edge.preprocess import cell_view, correct, crop_background, field_background, window
-from nca_edge.quality import assess
+from nca_edge.quality import assess, assess_smear
 from nca_edge.records import (
     Box,
     CellReading,
@@ -125,6 +125,9 @@ def read_field(
         return _rejected(frame, replace(quality, accepted=False, reasons=(wrong,)))
     with watch("detect"), allowed(classifier.threads):
         red = red_cells(corrected)
+        quality = assess_smear(quality, red)
+        if not quality.accepted:
+            return _rejected(frame, quality)
         scale = _known_scale(um_per_px, red, scales)
         found = white_cells(corrected, red, scale.um_per_px if scale else None)
     scale = scale or _scale_of_cells(found, classifier.view_um, frame.rgb)

@@ -54,6 +54,10 @@ class RedCells:
     """Median absorbance of red-cell pixels in R, G, B (natural logarithm), background = 0."""
     spread: tuple[float, float, float]
     """Median absolute deviation of the same."""
+    share: float = 1.0
+    """Of what is stained, the share that the cells measured cover."""
+    stained: float = 0.0
+    """Share of the field that is stained at all."""
 
 
 @dataclass(frozen=True, slots=True)

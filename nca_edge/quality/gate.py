@@ -1,5 +1,4 @@
-"""Is a field worth looking at? Rejected fields are results: each comes with a sentence that says what to do at the
-microscope."""
+"""What is asked of a field, in the order in which a person mends it."""
 
 from __future__ import annotations
 
@@ -8,9 +7,10 @@ import math
 import numpy as np
 from PIL import Image
 
-from nca_edge.planes import blurred, rim
+from nca_edge.planes import blurred
 from nca_edge.preprocess import absorbance, correct, field_background, otsu, resize
-from nca_edge.records import Image8, Image32, Quality
+from nca_edge.quality.focus import sharpness
+from nca_edge.records import Image8, Image32, Quality, RedCells
 from nca_edge.threads import each
 
 MIN_SIDE_PX = 64
@@ -23,14 +23,25 @@ MIN_ABSORBANCE = 0.12
 """Absorbance, summed over channels, that the darkest hundredth of a field with cells exceeds (no bccd or chula field is
 rejected by it)."""
 
-SMOOTH, REBLUR = 1 / 20, 1 / 12
-"""Widths of the blur under which slopes are compared and of the further test blur, in sizes of the stained patches (a red cell
-or a few): the first keeps sensor noise and JPEG blocks out, the sizes make the measure the same at any magnification."""
+MIN_EDGES = 2.3
+"""Slopes at the scale of borders over slopes at the scale of cells (``Sharpness``) that a field in focus has at least. Chosen on
+half of the fields."""
 
-MAX_KEPT = 0.62
-"""Share of slope energy that the test blur leaves in a field in focus at most. Measured up to 0.54 on bccd and 0.50 on chula as
-they are, at 0.28 to 1.7 times the size, with noise or as poor JPEG; after a blur of 3 um from 0.65 (bccd) and, at the median of
-a change, from 0.60 (chula). In doubt a field is accepted."""
+MIN_EVEN = 0.5
+"""Evenness of slopes over directions that a field has at least while the stage rests. Chosen on half of the fields."""
+
+MIN_COLOUR = 0.15
+"""Difference between the channels' absorbances, as a share of their mean, that half of what is stained has at least: print,
+dust and grey pictures absorb all colours alike."""
+
+MAX_DENSE = 1.5
+"""Typical absorbance, summed over channels, beyond which nothing is seen through what is stained. Red cells have 0.1 to 0.65 on
+bccd and chula."""
+
+CROWDED, MIN_SHARE, LAYERS = 0.3, 0.05, 0.6
+"""Where more of the field than the first is stained, and more strongly (summed over channels) than the last, red cells cover
+more of what is stained than the second; in several layers next to nothing. Of 582 bccd and chula fields five cover less, with
+an absorbance of 0.51 at most."""
 
 MIN_COARSE = 0.45
 """Share of its deviation that a field keeps under a blur of 3 px; uniform noise keeps less (one image tried)."""
@@ -59,17 +70,52 @@ def assess(rgb: Image8, corrected: Image32 | None = None) -> Quality:
     dim = np.minimum(np.minimum(red, green), blue)
     if float(np.mean(dim >= 253)) > 0.5 and _grey_percentile(dim, 2) > 180:
         return _rejected("over-exposed: lower the lamp or the exposure time", 0.0)
-    total = _stain(rgb, corrected)
+    planes = _stain(rgb, corrected)
+    total = planes[0] + planes[1] + planes[2]
     grain = max(total.shape) / WORK_SIDE
     smooth = blurred(total, grain)
     if float(np.percentile(smooth, 99)) < MIN_ABSORBANCE:
         return _rejected("no cells in view: move to a stained part of the smear", 0.0)
     if float(blurred(smooth, 3.0).std()) < MIN_COARSE * float(smooth.std()):
         return _rejected("only noise in view: check the camera, its gain and the lamp", 0.0)
-    kept = _kept(total)
-    if kept > MAX_KEPT:
-        return _rejected("out of focus: turn the fine focus", 1.0 - kept)
-    return Quality(True, (), 1.0 - kept)
+    if _colour(planes, smooth) < MIN_COLOUR:
+        return _rejected("no stained smear in view: all colours are absorbed alike", 0.0)
+    sharp = sharpness(total)
+    focus = max(0.0, 1.0 - 1.0 / max(sharp.edges, 1e-6))
+    if sharp.edges < MIN_EDGES:
+        return _rejected("out of focus: turn the fine focus", focus)
+    if sharp.evenness < MIN_EVEN:
+        return _rejected("out of focus in one direction: let the stage rest", focus)
+    return Quality(True, (), focus)
+
+
+def assess_smear(quality: Quality, red: RedCells) -> Quality:
+    """Judge further what was accepted, once its red cells are known.
+
+    Parameters
+    ----------
+    quality : what ``assess`` said
+    red : RedCells
+        Of the same field.
+    """
+    if not quality.accepted:
+        return quality
+    if sum(red.absorbance) > MAX_DENSE:
+        return _rejected("too dark to see through: the smear is too thick here, or this is none", quality.focus)
+    if red.stained > CROWDED and red.share < MIN_SHARE and sum(red.absorbance) > LAYERS:
+        return _rejected("no red cell stands out: the smear is too thick here, or this is none", quality.focus)
+    return quality
+
+
+def _colour(planes: list[Image32], smooth: Image32) -> float:
+    """Median, over what is stained, of the channels' range of absorbance as a share of their mean."""
+    some = np.ascontiguousarray(smooth[::3, ::3])
+    stained = some > otsu(np.minimum(some, np.percentile(some, 98)))
+    red, green, blue = (plane[::3, ::3][stained] for plane in planes)
+    if not stained.any():
+        return 0.0
+    most, least = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
+    return float(np.median((most - least) / np.maximum((red + green + blue) / 3.0, 0.02)))
 
 
 def _grey_percentile(grey: Image8, percent: float) -> float:
@@ -80,8 +126,8 @@ def _grey_percentile(grey: Image8, percent: float) -> float:
     return low + (high - low) * (at - math.floor(at))
 
 
-def _stain(rgb: Image8, corrected: Image32 | None) -> Image32:
-    """Absorbance summed over channels, (height, width) float32, at ``WORK_SIDE`` px on the long side at most."""
+def _stain(rgb: Image8, corrected: Image32 | None) -> list[Image32]:
+    """Absorbance of each channel, (height, width) float32, at ``WORK_SIDE`` px on the long side at most."""
     height, width = rgb.shape[:2]
     shrink = min(1.0, WORK_SIDE / max(height, width))
     size = max(1, round(width * shrink)), max(1, round(height * shrink))
@@ -90,43 +136,9 @@ def _stain(rgb: Image8, corrected: Image32 | None) -> Image32:
         corrected = correct(small, field_background(small))
     elif shrink < 1.0:
         corrected = resize(corrected, size[1], size[0])
-    red, green, blue = each(lambda c: absorbance(corrected[..., c]), range(3))
-    return red + green + blue
+    return each(lambda c: absorbance(corrected[..., c]), range(3))
 
 
 def _rejected(reason: str, focus: float) -> Quality:
     """A field that is not looked at, with the one thing to mend first."""
     return Quality(False, (reason,), focus)
-
-
-def _kept(total: Image32) -> float:
-    """How little a test blur changes a field: what is blurred already loses nothing (after Crete et al. 2007, SPIE 6492).
-
-    Tried and rejected: a test blur of a fixed share of the field without smoothing first (under noise it accepted every blurred
-    field, at 0.28 times the size it rejected sharp ones); and, since blur by 3 um lowers them by less than fields differ, size
-    of the stained patches over the width of their edges (bccd 7.0 to 4.1, chula 7.1 to 4.5: patches run together and grow),
-    std(f) * rms(laplace f) / rms(grad f)**2 (2.5 to 1.5, 2.2 to 1.7).
-
-    Parameters
-    ----------
-    total : (height, width) float32, absorbance summed over channels
-
-    Returns
-    -------
-    float
-        Share of the slope energy left by the test blur, 0..1.
-    """
-    smooth = blurred(total, max(1.0, 0.003 * max(total.shape)))
-    clipped = np.minimum(smooth, np.percentile(smooth, 90))
-    mask = clipped > otsu(clipped)
-    size_px = 4.0 * float(mask.sum()) / max(float(rim(mask).sum()), 1.0)
-    first = max(0.7, SMOOTH * size_px)
-    both = float(np.hypot(first, REBLUR * size_px))
-    fine, coarse = each(_slope_energy, (blurred(total, first), blurred(total, both)))
-    return coarse / max(fine, 1e-12)
-
-
-def _slope_energy(total: Image32) -> float:
-    """Mean squared gradient."""
-    grad_y, grad_x = np.gradient(total)
-    return float(np.mean(grad_x**2 + grad_y**2))
