@@ -24,8 +24,8 @@ MIN_ABSORBANCE = 0.12
 rejected by it)."""
 
 MIN_EDGES = 2.3
-"""Slopes at the scale of borders over slopes at the scale of cells (``Sharpness``) that a field in focus has at least. Chosen on
-half of the fields."""
+"""Slopes at the scale of borders over slopes at the scale of cells (``Sharpness``) that a field in focus has at least. Chosen
+on half of the fields."""
 
 MIN_EVEN = 0.5
 """Evenness of slopes over directions that a field has at least while the stage rests. Chosen on half of the fields."""

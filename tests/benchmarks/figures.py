@@ -93,6 +93,27 @@ def detection_rows() -> list[Row]:
     return rows
 
 
+def gate_rows() -> list[Row]:
+    """What the quality gate refuses and lets through, and cells found through a poor camera."""
+    rows = []
+    gate = read("gate.json")
+    for key, what in (
+        ("good_rejected", "good fields that the gate refuses"),
+        ("bad_passed", "spoilt fields that it lets through"),
+    ):
+        found = gate[key]
+        rows.append(
+            (f"{what}, bccd and chula", percent(found["share"], found["interval"]), f"{found['n']} fields", "gate.json")
+        )
+    for found in read("detection_changes.json"):
+        if found["change"] in ("poor camera", "poorest camera"):
+            file, what = "detection_changes.json", f"{found['set']}, {found['change']}"
+            recall, precision = (percent(found[key], found[f"{key}_interval"]) for key in ("recall", "precision"))
+            rows.append((f"white cells found, {what}", recall, f"{found['true']} boxes", file))
+            rows.append((f"finds that are boxed white cells, {what}", precision, f"{found['found']} finds", file))
+    return rows
+
+
 def mask_rows() -> list[Row]:
     """How well masks meet those that a person drew."""
     rows = []
@@ -174,7 +195,8 @@ def durability_rows() -> list[Row]:
 def table() -> str:
     """Markdown of the whole block."""
     rows = [
-        *naming_rows(), *detection_rows(), *mask_rows(), *trust_rows(), *microscope_rows(), *machine_rows(), *durability_rows(),
+        *naming_rows(), *detection_rows(), *gate_rows(), *mask_rows(), *trust_rows(), *microscope_rows(),
+        *machine_rows(), *durability_rows(),
     ]  # fmt: skip
     lines = ["| what | figure (95 % interval) | n | file |", "|---|---|---|---|"]
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)]) + "\n"

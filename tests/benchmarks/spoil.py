@@ -14,12 +14,12 @@ from optics import as_grey
 from PIL import Image, ImageDraw
 from scipy import ndimage, signal
 
-from nca_edge.preprocess import correct, field_background
+from nca_edge.preprocess import field_background
 from nca_edge.records import Image8
 
 GAMMA = 2.2
 NOISE = 2.0
-"""Noise of the sensor that is added to what blur or haze made smooth, grey levels: a camera has noise in a blurred field, too."""
+"""Noise added to what blur or haze made smooth, grey levels: a camera has noise in a blurred field, too."""
 Light = NDArray[np.floating]
 
 

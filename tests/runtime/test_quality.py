@@ -92,7 +92,7 @@ def judged(rgb: Image8) -> Quality:
 
 def test_a_smear_too_thick() -> None:
     one = fields.smear(cells=((200, 150),))
-    layers = sum(np.roll(one, (17 * n, 41 * n), (0, 1)) for n in range(6))
+    layers = sum(np.roll(one[:, :: (-1) ** n], (29 * n, 67 * n), (0, 1)) for n in range(8))
     assert judged(fields.photograph(one)).accepted
     quality = judged(fields.photograph(layers))
     assert not quality.accepted
