@@ -87,6 +87,7 @@ def main() -> int:
             else:
                 rgb = spoilt(read(args.data / row["file"]), row["degradation"], float(row["strength"]), int(row["seed"]))
             bad.append((row["degradation"], reason(judged(rgb))))
+            print(*row.values(), bad[-1][1], file=sys.stderr, flush=True)
             if bad[-1][1] == "accepted":
                 passed.append(row)
     result = {"good_rejected": counted(good, False), "bad_passed": counted(bad, True), "passed": passed}

@@ -36,9 +36,9 @@ def spoilt(rgb: Image8, degradation: str, strength: float, seed: int) -> Image8:
     draw = np.random.default_rng(seed)
     if degradation in FLAT:
         return FLAT[degradation](rgb, strength, draw)
-    light = (rgb / 255.0) ** GAMMA
+    light = (rgb / np.float32(255.0)) ** np.float32(GAMMA)
     level = 255.0 * np.clip(WAYS[degradation](light, strength, draw), 0.0, 1.0) ** (1.0 / GAMMA)
-    return as_grey(level + draw.normal(0.0, NOISE, rgb.shape))
+    return as_grey(level + NOISE * draw.standard_normal(rgb.shape, np.float32))
 
 
 def defocus(light: Light, radius_px: float, draw: np.random.Generator) -> Light:
@@ -69,6 +69,7 @@ def motion(light: Light, length_px: float, draw: np.random.Generator) -> Light:
 def _convolved(light: Light, kernel: Light) -> Light:
     """With edges mirrored."""
     r = kernel.shape[0] // 2
+    kernel = kernel.astype(np.float32)
     padded = np.pad(light, ((r, r), (r, r), (0, 0)), mode="symmetric")
     return np.stack([signal.fftconvolve(padded[..., c], kernel / kernel.sum(), "valid") for c in range(3)], axis=-1)
 
