@@ -9,8 +9,9 @@ import numpy as np
 
 from nca_edge.calibration import Calibration
 from nca_edge.classifier import Classifier
-from nca_edge.live.chart import Chart, Place, spot_of
+from nca_edge.live.chart import Chart
 from nca_edge.live.glance import keep
+from nca_edge.live.place import Place, spot_of
 from nca_edge.live.watcher import Answer, Look
 from nca_edge.pipeline import read_field
 from nca_edge.records import Frame, Image8, Image32, Reading
