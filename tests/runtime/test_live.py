@@ -138,6 +138,57 @@ def test_undo_takes_the_last_field_back_and_it_can_be_read_again(tmp_path: Path)
         assert "voided" in [row.action for row in session.audit_log()]
 
 
+def test_a_count_that_goes_on_knows_where_it_was(tmp_path: Path) -> None:
+    with counting(tmp_path / "s", Still(PLACES[:2])) as live:
+        all_events(live)
+        assert live.earlier == ""
+        before = live.finish(interrupted=True).table.leukocytes
+    said: list[str] = []
+    asked = LiveRequest("test:", None, tmp_path / "s", None, None, CHOICE)
+    with begin(asked, said.append, Still((PLACES[1], PLACES[2], PLACES[0]))) as live:
+        events = all_events(live)
+        after = live.finish().table.leukocytes
+    assert [e.name for e in events if e.kind == "field"] == ["frame-000003"]  # the one place that is new
+    assert after > before
+    assert "The places of 2 earlier fields are known again, as long as the slide lies as it lay." in said
+
+
+def test_a_count_that_goes_on_says_which_places_it_does_not_know(tmp_path: Path) -> None:
+    with counting(tmp_path / "s", Still(PLACES[:2])) as live:
+        all_events(live)
+        live.finish(interrupted=True)
+    lines = (tmp_path / "s" / "places.jsonl").read_bytes().splitlines(keepends=True)
+    (tmp_path / "s" / "places.jsonl").write_bytes(lines[0] + lines[1][:500])  # as a power cut may leave it
+    said: list[str] = []
+    asked = LiveRequest("test:", None, tmp_path / "s", None, None, CHOICE)
+    with begin(asked, said.append, Still(PLACES[:1])) as live:
+        assert not [e for e in all_events(live) if e.kind == "field"]
+    assert (
+        "Of 2 earlier fields the places of 1 are known again: go on where nothing was counted yet, or cells may be counted twice."
+        in said
+    )
+
+
+def test_a_place_that_was_taken_back_is_read_again_another_time(tmp_path: Path) -> None:
+    with counting(tmp_path / "s", Still(PLACES[:2])) as live:
+        all_events(live)
+        live.finish(interrupted=True)
+        live.session.void_field("frame-000001", "Ada")
+    asked = LiveRequest("test:", None, tmp_path / "s", None, None, CHOICE)
+    with begin(asked, lambda text: None, Still((PLACES[1], PLACES[0]))) as live:
+        assert [e.name for e in all_events(live) if e.kind == "field"] == ["frame-000003"]
+
+
+def test_a_field_says_how_long_it_took_from_its_picture(tmp_path: Path) -> None:
+    with counting(tmp_path / "s", Still(PLACES[:1])) as live:
+        assert [e.delay_s for e in all_events(live) if e.kind == "field"] == [None]  # of a recording nobody waits
+    camera = Still(PLACES[:1], 40)
+    camera.live = True
+    with counting(tmp_path / "t", camera) as live:
+        delays = [e.delay_s for e in all_events(live) if e.kind == "field"]
+    assert len(delays) == 1 and delays[0] is not None and delays[0] > 0
+
+
 def test_nothing_is_counted_while_paused(tmp_path: Path) -> None:
     with counting(tmp_path / "s", Still(PLACES[:2])) as live:
         live.pause()
