@@ -163,10 +163,7 @@ def test_a_count_that_goes_on_says_which_places_it_does_not_know(tmp_path: Path)
     asked = LiveRequest("test:", None, tmp_path / "s", None, None, CHOICE)
     with begin(asked, said.append, Still(PLACES[:1])) as live:
         assert not [e for e in all_events(live) if e.kind == "field"]
-    assert (
-        "Of 2 earlier fields the places of 1 are known again: go on where nothing was counted yet, or cells may be counted twice."
-        in said
-    )
+    assert any(text.startswith("Of 2 earlier fields the places of 1 are known again: go on where nothing") for text in said)
 
 
 def test_a_place_that_was_taken_back_is_read_again_another_time(tmp_path: Path) -> None:
