@@ -34,6 +34,7 @@ class Chart:
         self._lock = threading.RLock()
         self._places: list[Place] = []
         self._unwritten: dict[str, Place] = {}
+        self._joins: tuple[Join, ...] = ()
         self._sheets = 0
         self._whole: OrderedDict[str, Glance] = OrderedDict()
 
@@ -102,22 +103,32 @@ class Chart:
         return tuple(replace(cell, cell=n) for n, cell in enumerate(left, start=1))
 
     def add(self, place: Place) -> None:
-        """Remember a field that was read; sheets that it connects become one. One thread alone may add."""
+        """Remember a field that was read. One thread alone may add and connect."""
         with self._lock:
-            others = [p for p in self._places[-LOOKED_BACK:] if p.position.sheet != place.position.sheet]
+            place, self._joins = replace(place, joins=self._joins), ()
+            self._unwritten[place.name] = place
+            self._append(place)
+
+    def connect(self, name: str) -> None:
+        """Make sheets that a field connects one. Compares it with all others: 0.5 s for hundreds, so that its cells need not
+        wait for it, nor, without the lock, the camera's pictures."""
+        with self._lock:
+            place = next((p for p in reversed(self._places) if p.name == name), None)
+            others = [p for p in self._places[-LOOKED_BACK:] if place and p.position.sheet != place.position.sheet]
+        if place is None or place.glance is None or not others:
+            return
+        here, at = place.glance.glance(), place.position
         joins: dict[int, Join] = {}
-        here = place.glance.glance() if others and place.glance is not None else None
-        for other in others:  # without the lock: the camera's pictures must not wait for hundreds of comparisons
-            if here is None or other.position.sheet in joins:
+        for other in others:
+            if other.position.sheet in joins:
                 continue
             found = match(self._glance(other), here, 0.15)
             if found is not None and _is_sure(found):
                 there = other.position.moved(found.dx, found.dy)
-                joins[there.sheet] = Join(there.sheet, place.position.x - there.x, place.position.y - there.y)
-        place = replace(place, joins=tuple(joins.values()))
+                joins[there.sheet] = Join(there.sheet, at.sheet, at.x - there.x, at.y - there.y)
         with self._lock:
-            self._unwritten[place.name] = place
-            self._append(place)
+            self._join(tuple(joins.values()))
+            self._joins += tuple(joins.values())
 
     def unwritten(self, name: str) -> Place | None:
         """A place as it was added, while it is not written down; None for a field that has none."""
@@ -141,6 +152,7 @@ class Chart:
             for place in places:
                 self._sheets = max(self._sheets, place.position.sheet)
                 self._places = [p for p in self._places if p.name != place.name]
+                self._join(place.joins)
                 self._append(place)
             self._places = [p for p in self._places if p.name in names]
 
@@ -168,11 +180,15 @@ class Chart:
                 self._whole.popitem(last=False)
         return whole
 
+    def _join(self, joins: tuple[Join, ...]) -> None:
+        """Under the lock: move what lies on sheets that are no more."""
+        for join in joins:
+            self._places = [
+                on_sheet(p, join.onto, join.dx, join.dy) if p.position.sheet == join.sheet else p for p in self._places
+            ]
+
     def _append(self, place: Place) -> None:
-        """Under the lock: move what the place connects onto its sheet, and put it last."""
-        for join in place.joins:
-            sheet = place.position.sheet
-            self._places = [on_sheet(p, sheet, join.dx, join.dy) if p.position.sheet == join.sheet else p for p in self._places]
+        """Under the lock."""
         self._places.append(place)
         old = len(self._places) - LOOKED_BACK - 1
         if old >= 0 and self._places[old].glance is not None:

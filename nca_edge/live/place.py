@@ -50,13 +50,15 @@ class Spot:
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """A sheet that a field connected with its own."""
+    """Two sheets that a field connected."""
 
     sheet: int
     """The one that is no more."""
+    onto: int
+    """The one that holds its places now."""
     dx: float
     dy: float
-    """px that what lay on it was moved by, onto the field's sheet."""
+    """px that they were moved by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ class Place:
     """None: so many fields were read since that it is not looked for by its looks any more."""
     spots: tuple[Spot, ...]
     joins: tuple[Join, ...] = ()
-    """Sheets that it connected when it was read."""
+    """Sheets that were connected since the place before it was read."""
 
 
 def spot_of(box: Box, border: bool, position: Position) -> Spot:

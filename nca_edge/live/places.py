@@ -80,7 +80,7 @@ def _line(place: Place) -> bytes:
     out: dict[str, Any] = {
         "field": place.name, "sheet": at.sheet, "x": at.x, "y": at.y, "size": place.size,
         "spots": [[s.x, s.y, s.w, s.h, s.border] for s in place.spots],
-        "joins": [[j.sheet, j.dx, j.dy] for j in place.joins],
+        "joins": [[j.sheet, j.onto, j.dx, j.dy] for j in place.joins],
     }  # fmt: skip
     if kept is not None:
         packed = base64.b64encode(zlib.compress(np.ascontiguousarray(kept.small).tobytes(), 1)).decode()
@@ -108,7 +108,7 @@ def _place(row: dict[str, Any]) -> Place:
         row["field"], Position(int(row["sheet"]), float(row["x"]), float(row["y"])), (int(width), int(height)),
         _kept(row["small"]) if "small" in row else None,
         tuple(Spot(float(x), float(y), float(w), float(h), bool(border)) for x, y, w, h, border in row["spots"]),
-        tuple(Join(int(sheet), float(dx), float(dy)) for sheet, dx, dy in row["joins"]),
+        tuple(Join(int(sheet), int(onto), float(dx), float(dy)) for sheet, onto, dx, dy in row["joins"]),
     )  # fmt: skip
 
 

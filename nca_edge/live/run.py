@@ -172,6 +172,7 @@ class LiveRun:
             self._watcher.answer(look.rest, answer, look.glance.focus)
             if reading is not None:
                 self._to_store.put(_Read(reading, shot.at_s if self.reader.source.live else None))
+                self.chart.connect(reading.field)
             memory.give_back()
         except UsageError as error:  # the calibration is another camera's: no next field will be better
             self._trouble(str(error), True)

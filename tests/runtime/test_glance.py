@@ -114,6 +114,7 @@ def place(chart: Chart, scope: Microscope, name: str, x: float, y: float, spots:
     seen = glance(at(scope, x, y))
     position = chart.locate(seen, None, SIZE) or chart.new_sheet()
     chart.add(Place(name, position, SIZE, keep(seen), tuple(replace(s, x=s.x + position.x, y=s.y + position.y) for s in spots)))
+    chart.connect(name)
     return position
 
 

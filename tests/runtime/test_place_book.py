@@ -48,7 +48,7 @@ def test_what_was_written_is_read_again(tmp_path: Path) -> None:
     book = PlaceBook(tmp_path)
     assert book.read() == []
     one = place("frame-000001", 200, 200)
-    two = replace(place("frame-000002", 900, 300, 2), joins=(Join(1, 3.5, -4.25),))
+    two = replace(place("frame-000002", 900, 300, 2), joins=(Join(1, 2, 3.5, -4.25),))
     book.write(one)
     book.write(two)
     first, second = PlaceBook(tmp_path).read()
@@ -107,17 +107,18 @@ def test_a_full_disk_leaves_no_half_line(small_disk: Callable[[str], Path]) -> N
 
 def test_a_chart_that_is_restored_knows_places_and_what_connected_them(tmp_path: Path) -> None:
     chart, book = Chart(), PlaceBook(tmp_path)
-    for name, x in (("frame-000001", 200.0), ("frame-000002", 1000.0), ("frame-000003", 600.0)):
+    for name, x in (("frame-000001", 200.0), ("frame-000002", 1000.0), ("frame-000003", 600.0), ("frame-000004", 620.0)):
         now = seen(x, 200)
         position = chart.locate(now, None, SIZE) or chart.new_sheet()
         chart.add(Place(name, position, SIZE, keep(now), ()))
+        chart.connect(name)
         added = chart.unwritten(name)
         assert added is not None
         book.write(added)
         chart.written(name)
         assert chart.unwritten(name) is None
     for again in (Chart(), Chart()):  # from the lines as written, and from those of the first restored chart
-        again.restore(book.read(), {"frame-000001", "frame-000002"})  # the third was taken back
+        again.restore(book.read(), {"frame-000001", "frame-000002"})  # the others were taken back
         assert len(again) == 2
         first, second = (again.locate(seen(x, 200), None, SIZE) for x in (200, 1000))
         assert first is not None and second is not None and first.sheet == second.sheet
