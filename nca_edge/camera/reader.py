@@ -119,6 +119,8 @@ class Reader:
                 self._read_on()
                 if self._state == "ended":
                     return
+                # One that opens at once and fails at once is not asked without end, and its state is there to be seen.
+                self._stop.wait(RETRY_S)
         finally:
             self.source.close()
 

@@ -248,8 +248,7 @@ class LiveRun:
         if said != self._camera_said:
             first, self._camera_said = not self._camera_said, said
             if not first and status.state != "ended":
-                text = f"camera {status.name}: {status.text}." if status.text else f"camera {status.name}: {status.state}."
-                self._publish("trouble", text=text)
+                self._publish("trouble", text=f"camera {status.name}: {(status.text or status.state).rstrip('.')}.")
 
     def _trouble(self, text: str, fatal: bool = False) -> None:
         """A stage failed or was restarted."""

@@ -6,11 +6,13 @@ import json
 import os
 import pty
 import select
+import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,15 +21,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from nca_edge import RESEARCH_USE
 from nca_edge.camera.mosaic import Mosaic, sample_mosaic
 from nca_edge.camera.operator import Pose
 from nca_edge.camera.protocol import NoFrame, SourceEnded
 from nca_edge.camera.simulated import Microscope
 from nca_edge.classifier import ModelChoice
+from nca_edge.cli import microscope
 from nca_edge.errors import UsageError
 from nca_edge.live import LiveEvent, LiveRequest, LiveRun, begin
 from nca_edge.live import run as live_run
 from nca_edge.live import stage as live_stage
+from nca_edge.live import start as live_start
+from nca_edge.live.screen import KEYS, Panel
 from nca_edge.live.start import LiveCount
 from nca_edge.records import Image8
 from nca_edge.samples import sample_fields
@@ -266,6 +272,20 @@ def test_a_disk_that_stays_full_is_told_at_the_end(
     assert len(live.failures) == 1 and "frame-000002" in live.failures[0] and "could not be stored" in live.failures[0]
 
 
+def test_a_disk_too_full_to_count_ends_with_exit_code_1_and_a_report(
+    small_disk: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(live_run, "STORE_AGAIN_S", 0.1)
+    monkeypatch.setattr(live_start, "open_uri", lambda uri: Still(PLACES[:1]))
+    disk = small_disk("size=40m")
+    (disk / "filler").write_bytes(bytes(os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize - 10_000_000))
+    assert microscope.live_run(LiveRequest("test:", disk / "s", None, None, None, CHOICE), False) == 1
+    said = capsys.readouterr()
+    assert "There is no space left on the disk" in said.err and "free some space" in said.err
+    assert "frame-000001" in said.err and "could not be stored" in said.err and "0 leukocytes counted" in said.out
+    assert (disk / "s" / "report.html").is_file()
+
+
 def test_a_clock_that_jumps_does_not_disturb_the_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real, calls = time.time, []
 
@@ -352,6 +372,19 @@ def test_a_silent_camera_is_told(tmp_path: Path) -> None:
     assert any("no frame comes from the camera; check its plug" in e.text for e in events)
 
 
+def test_the_panel_fits_a_terminal_of_80_by_24_and_cuts_off_no_advice(tmp_path: Path) -> None:
+    with counting(tmp_path / "s", Still(PLACES[:1])) as live:
+        events = all_events(live)
+    panel = Panel(100)
+    drawn = [panel.lines(event, 79) for event in events]
+    said = "camera v4l2:/dev/v4l/by-id/usb-Scope-video-index0: no frame comes from the camera; check its plug."
+    drawn.append(panel.lines(replace(events[-1], text=said), 79))
+    assert {len(lines) for lines in drawn} == {len(drawn[0])} and len(drawn[0]) <= 22
+    assert all(len(line) <= 79 for lines in drawn for line in lines)
+    text = " ".join(" ".join(drawn[-1]).split())
+    assert said in text and RESEARCH_USE in text and KEYS.split()[0] in text and " in 1 field " in text
+
+
 # The command line, as a process of its own
 
 
@@ -375,7 +408,7 @@ def test_keys_on_a_terminal_pause_undo_and_stop(program: Path, tmp_path: Path) -
     if pid == 0:
         os.execv(program, [str(program), "run", "test:?fps=15", "--out", str(tmp_path / "s"), "--backend", "onnx"])
     said = ""
-    keys = iter([("1 fields", b"u"), ("was taken back", b" "), ("paused", b"q")])
+    keys = iter([("1 field", b"u"), ("was taken back", b" "), ("paused", b"q")])
     wanted, key = next(keys)
     done, until = False, time.monotonic() + 150
     while time.monotonic() < until and not done:
@@ -416,6 +449,14 @@ def test_a_camera_that_cannot_be_used_is_one_sentence(
     done = call("run", *arguments, "--out", tmp_path / "s", "--backend", "onnx")
     assert done.code == code and sentence in done.err and "Traceback" not in done.err
     assert not (tmp_path / "s").exists()  # no empty session is left
+
+
+def test_without_a_camera_the_command_says_what_to_do(call: Callable[..., Any], tmp_path: Path) -> None:
+    if list(Path("/dev").glob("video*")) or shutil.which("rpicam-vid"):
+        pytest.skip("this machine has a camera")
+    done = call("run", "--camera", "--out", tmp_path / "s")
+    assert done.code == 1 and done.err.startswith("There is no camera: plug one in, or name one")
+    assert not (tmp_path / "s").exists()
 
 
 def test_a_folder_of_text_files_holds_no_image(call: Callable[..., Any], tmp_path: Path) -> None:
