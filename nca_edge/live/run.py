@@ -247,7 +247,7 @@ class LiveRun:
         said = f"{status.state}: {status.text}" if status.text else status.state
         if said != self._camera_said:
             first, self._camera_said = not self._camera_said, said
-            if not first and status.state != "ended":
+            if status.state != "ended" and not (first and status.state == "open"):
                 self._publish("trouble", text=f"camera {status.name}: {(status.text or status.state).rstrip('.')}.")
 
     def _trouble(self, text: str, fatal: bool = False) -> None:

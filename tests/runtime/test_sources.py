@@ -358,7 +358,17 @@ def test_the_command_shows_what_a_camera_answered_and_begins_no_session(
 
 def test_a_camera_in_a_format_that_nobody_decodes_is_told_in_a_count(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
-    raw = "import sys, time\nwith open(sys.argv[1], 'wb') as f:\n    f.write(bytes(range(1, 251)) * 40_000)\n    time.sleep(60)"
+    raw = """
+import sys, time
+while True:  # as a program does that is started again
+    try:
+        with open(sys.argv[1], "wb") as file:
+            while True:
+                file.write(bytes(range(1, 251)) * 2458)
+                time.sleep(0.02)
+    except BrokenPipeError:
+        continue
+"""
     said: list[str] = []
     request = LiveRequest(f"pipe:{tmp_path / 'fifo'}", tmp_path / "s", None, None, None, ModelChoice(None, "onnx", "fp32", 1))
     with subprocess.Popen([sys.executable, "-c", raw, str(tmp_path / "fifo")]) as writer:
