@@ -126,7 +126,7 @@ def trust_rows() -> list[Row]:
 
 
 def microscope_rows() -> list[Row]:
-    """Simulated pans, and cameras that are pulled and plugged in."""
+    """Simulated pans, cameras that are pulled and plugged in, and a long count."""
     rows = []
     for pan in read("pans.json"):
         n = f"{pan['cells']} cells, {pan['sheets']} sheets"
@@ -137,7 +137,10 @@ def microscope_rows() -> list[Row]:
         back = f"{camera['back_s_median']:.1f} s, at worst {camera['back_s_worst']:.1f} s"
         n = f"{camera['cycles']} cycles, {camera['stale']} stale pictures"
         rows.append((f"a camera that was pulled is back after, {camera['stand_in']} stand-in", back, n, "replug.json"))
-    return rows
+    soak, file = read("soak.json"), "soak.json"
+    n = f"{soak['minutes']:.0f} minutes, {soak['fields_stored']} fields"
+    grown = f"{soak['memory_slope_mb_per_hour']:+.0f} MB an hour, at most {soak['memory_mb_most']:.0f} MB"
+    return [*rows, ("memory of a simulated live count, after its first quarter", grown, n, file)]
 
 
 def machine_rows() -> list[Row]:

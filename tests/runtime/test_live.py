@@ -330,6 +330,16 @@ def test_a_camera_that_gives_black_is_one_refused_field_that_says_why(tmp_path: 
     assert outcome.rejected == 1 and "rejected" in [e.state for e in events]
 
 
+def test_a_black_camera_is_a_result_with_exit_code_0(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(live_start, "open_uri", lambda uri: Black())
+    assert microscope.live_run(LiveRequest("test:", tmp_path / "s", None, None, None, CHOICE), False) == 0
+    said = capsys.readouterr()
+    assert "frame-000001: under-exposed: raise the lamp or the exposure time" in said.err
+    assert "1 fields: 1 rejected" in said.out
+
+
 def test_a_watcher_that_does_not_keep_up_loses_pictures_only(tmp_path: Path) -> None:
     with counting(tmp_path / "s", Still(frames=15)) as live:
         slow = live.events()

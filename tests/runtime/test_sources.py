@@ -127,6 +127,7 @@ def test_a_device_is_missing_busy_forbidden_or_strange() -> None:
     v4l2 = pytest.importorskip("nca_edge.camera.v4l2")
     with pytest.raises(CameraError, match="no camera at /dev/video97: plug it in"):
         v4l2.reachable("/dev/video97")
+    assert CameraError.exit_code == 1
     assert "used by another program" in v4l2.device_sentence("/dev/video0", OSError(errno.EBUSY, "busy"))
     assert "no format that can be decoded" in v4l2.device_sentence("/dev/video0", OSError(errno.EINVAL, "invalid"))
     assert "plug it in again" in v4l2.device_sentence("/dev/video0", OSError(errno.ENODEV, "no device"))
