@@ -248,6 +248,7 @@ def read_crop(
     if not explain:
         return CropReading(prediction, None, scale)
     crop = window(corrected, center, classifier.view_um / scale.um_per_px)
+    seen = classifier.look_again(seen, view, asked.looks)  # the answer is given; more looks only steady the explanation
     explanation = classifier.explain(seen, crop, asked.of(prediction.label))
     explanation = measured(explanation, scale, center, (height, width))
     shown = Shown(np.round(crop * 255).astype(np.uint8), view, explanation)

@@ -156,6 +156,8 @@ class Explanation:
     """By the mask."""
     against: str | None = None
     """The class that it is compared with (why ``label`` and not this one); None: ``label`` alone is explained."""
+    looks: int = 1
+    """Looks whose mean relevance this is; its logit is their mean too, and the answer's own where the answer had as many."""
     mask_agreement: float | None = None
     """Mean overlap (IoU) of the masks of the other passes with this one; None where no number of passes was asked for."""
 

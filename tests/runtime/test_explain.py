@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nca_edge.explain import head_relevance, top_channels
+from nca_edge.explain import Relevance, head_relevance, top_channels
 from nca_edge.mask import NUCLEUS, cell_component, cell_mask
 from nca_edge.preprocess import otsu
 
@@ -53,9 +53,18 @@ def test_peaks_are_the_grid_cells_that_won() -> None:
     state[1, 2, 0] = 5
     state[3, 0, 1] = -9
     relevance = head_relevance(np.array([1.0, 1.0]), {k: v[:, :2] if k == "head1" else v for k, v in head(3).items()}, 0)
-    by_channel = {t.channel: t.peak for t in top_channels(relevance, state, "max", 40)}
+    by_channel = {t.channel: t.peak for t in top_channels([relevance], [state], "max", 40)}
     assert by_channel[0] == (25, 15)  # middle of column 2, row 1
-    assert {t.channel: t.peak for t in top_channels(relevance, state, "mean", 40)}[1] == (5, 35)
+    assert {t.channel: t.peak for t in top_channels([relevance], [state], "mean", 40)}[1] == (5, 35)
+
+
+def test_the_peak_of_several_looks_is_that_of_the_loudest() -> None:
+    """Channel 0 speaks for the class, channel 1 against it: each peaks where it said most of that, and the relevance is the mean."""
+    each = [Relevance(np.array(said), 0.5, 0.0) for said in ((1.0, -3.0), (5.0, -1.0))]
+    states = [np.zeros((4, 4, 2), np.float32) for _ in each]
+    states[0][0, 0], states[1][3, 3] = 1, 1
+    by_channel = {t.channel: (t.relevance, t.peak) for t in top_channels(each, states, "max", 40)}
+    assert by_channel == {0: (3.0, (35, 35)), 1: (-2.0, (5, 5))}
 
 
 @given(st.integers(0, 2**32))
