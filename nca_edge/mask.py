@@ -69,7 +69,7 @@ def cell_mask(state: Image32, crop: Image32) -> Image8:
     start = central(component > otsu(component)) if component.any() else component > 0
     colours = absorbance(resize(image, SIDE, SIDE))
     middle = colours[SIDE // 4 : -SIDE // 4, SIDE // 4 : -SIDE // 4].sum(2)
-    if start.any() and np.percentile(middle, 95) >= LEAST_INK and float(np.ptp(image)) > 0:
+    if start.any() and _high(middle) >= LEAST_INK and float(np.ptp(image)) > 0:
         cell = central(resize(_refined(start, colours), m, m) > 0)
         cell = central(opened(cell, max(1, round(ARM * m))))
         mask[cell] = CELL
@@ -78,6 +78,13 @@ def cell_mask(state: Image32, crop: Image32) -> Image8:
         return mask
     rows = np.arange(n) * m // n
     return np.ascontiguousarray(mask[rows][:, rows])
+
+
+def _high(values: Image32) -> float:
+    """95th percentile, between the two values beside it as numpy.percentile has it, in a fifth of its time."""
+    at = 0.95 * (values.size - 1)
+    low, high = np.partition(values.ravel(), (int(at), int(at) + 1))[int(at) : int(at) + 2]
+    return float(low + (high - low) * (at - int(at)))
 
 
 def cell_component(state: Image32) -> NDArray[np.float64]:
@@ -173,12 +180,17 @@ def _blur(side: int, sigma: float) -> Image32:
 
 
 _FIRST, _SECOND = np.triu_indices(3)
+_SYMMETRIC = np.array([[0, 1, 2], [1, 3, 4], [2, 4, 5]])
+"""Where in an upper triangle each element of a symmetric matrix stands."""
+_TWICE = np.where(_FIRST == _SECOND, -0.5, -1.0)
+LEAST_VARIANCE = np.where(_FIRST == _SECOND, 2e-3, 0.0)
+"""Added to a covariance, upper triangle: a part of one colour has a width too."""
 
 
 def _terms(colours: Image32) -> NDArray[np.float64]:
-    """(pixels, 10): 1, the three colours, their six products. Every Gaussian is a sum of them, and learnt from sums of them."""
-    x = colours.astype(np.float64)
-    return np.concatenate([np.ones((len(x), 1)), x, x[:, _FIRST] * x[:, _SECOND]], axis=1)
+    """(10, pixels): 1, the three colours, their six products. Every Gaussian is a sum of them, and learnt from sums of them."""
+    x = np.ascontiguousarray(colours.T, np.float64)
+    return np.concatenate([np.ones((1, x.shape[1])), x, x[_FIRST] * x[_SECOND]])
 
 
 def _likelihoods(terms: NDArray[np.float64], ink: NDArray[np.float32], weights: Image32) -> Image32:
@@ -192,23 +204,23 @@ def _likelihoods(terms: NDArray[np.float64], ink: NDArray[np.float32], weights: 
     whole = weights.sum(1)
     dark = ink > (weights @ ink / whole)[:, None]
     parts = np.concatenate([weights * dark, weights * ~dark]) + np.float32(1e-6)
-    sums = parts @ terms
+    sums = parts.astype(np.float64) @ terms.T
     factors = _gaussians(sums / sums[:, :1], sums[:, 0] / np.tile(whole, 2))
-    darker, paler = (factors @ terms.T).astype(np.float32).reshape(2, 2, -1)
+    darker, paler = (factors @ terms).astype(np.float32).reshape(2, 2, -1)
     return np.asarray(np.maximum(darker, paler) + np.log(1 + np.exp(-np.abs(darker - paler))), np.float32)
 
 
 def _gaussians(moments: NDArray[np.float64], shares: NDArray[np.float64]) -> NDArray[np.float64]:
     """(n, 10) factors of ``_terms`` that make the logarithm of a share times a Gaussian, for n Gaussians of these moments."""
-    mean = moments[:, 1:4]
-    covariance = np.empty((len(moments), 3, 3))
-    covariance[:, _FIRST, _SECOND] = covariance[:, _SECOND, _FIRST] = moments[:, 4:]
-    covariance += np.eye(3) * 2e-3 - mean[:, :, None] * mean[:, None, :]
-    inverse = np.linalg.inv(covariance)
-    towards = (inverse * mean[:, None, :]).sum(2)
-    constant = np.log(shares) - 0.5 * np.log(np.linalg.det(covariance)) - 0.5 * (mean * towards).sum(1)
-    twice = np.where(_FIRST == _SECOND, 1.0, 2.0)
-    return np.concatenate([constant[:, None], towards, -0.5 * twice * inverse[:, _FIRST, _SECOND]], axis=1)
+    mean = moments.T[1:4]
+    a, b, c, d, e, f = moments.T[4:] - mean[_FIRST] * mean[_SECOND] + LEAST_VARIANCE[:, None]  # row by row, upper triangle
+    # cofactors: less time than numpy.linalg takes on matrices so small, and the masks of 478 cells are the same
+    inverse = np.stack([d * f - e * e, c * e - b * f, b * e - c * d, a * f - c * c, b * c - a * e, a * d - b * b])
+    determinant = a * inverse[0] + b * inverse[1] + c * inverse[2]
+    inverse /= determinant
+    towards = (inverse[_SYMMETRIC] * mean).sum(1)
+    constant = np.log(shares) - 0.5 * np.log(determinant) - 0.5 * (mean * towards).sum(0)
+    return np.concatenate([constant[None], towards, _TWICE[:, None] * inverse]).T
 
 
 def _nucleus(image: Image32, cell: NDArray[np.bool_]) -> NDArray[np.bool_]:

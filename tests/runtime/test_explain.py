@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nca_edge.explain import Relevance, head_relevance, top_channels
-from nca_edge.mask import NUCLEUS, cell_component, cell_mask
+from nca_edge.mask import NUCLEUS, _gaussians, _high, _terms, cell_component, cell_mask
 from nca_edge.preprocess import otsu
 
 
@@ -95,6 +95,26 @@ def test_mask_is_the_centred_disc_and_its_dark_core() -> None:
     cell, nucleus = (mask > 0).sum(), (mask == 255).sum()
     assert nucleus == pytest.approx(np.pi * 9**2, rel=0.15)
     assert cell == pytest.approx(np.pi * 20**2, rel=0.5)
+
+
+@given(st.integers(0, 2**32))
+def test_a_gaussian_written_as_ten_factors_is_the_one_of_its_moments(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    colours = rng.normal(rng.uniform(0, 2, 3), rng.uniform(0.02, 0.5, 3), (300, 3)).astype(np.float32)
+    weights, share, terms = rng.random((1, 300)), np.array([0.3]), _terms(colours)
+    (factors,) = _gaussians(weights @ terms.T / weights.sum(), share)
+    x = colours.astype(np.float64)
+    mean = weights[0] @ x / weights.sum()
+    covariance = (x - mean).T @ ((x - mean) * weights.T) / weights.sum() + 2e-3 * np.eye(3)
+    far = np.einsum("ni,ij,nj->n", x - mean, np.linalg.inv(covariance), x - mean)
+    expected = np.log(0.3) - 0.5 * np.log(np.linalg.det(covariance)) - 0.5 * far
+    assert factors @ terms == pytest.approx(expected, rel=1e-8, abs=1e-8)
+
+
+@given(st.integers(0, 2**32), st.integers(2, 2000))
+def test_the_high_percentile_is_numpys(seed: int, n: int) -> None:
+    values = np.random.default_rng(seed).normal(0, 1, n).astype(np.float32)
+    assert _high(values) == pytest.approx(np.percentile(values, 95), rel=1e-6, abs=1e-6)
 
 
 @given(st.sampled_from([-1.0, 1.0]))
