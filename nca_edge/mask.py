@@ -36,7 +36,8 @@ LEAST_SPREAD = 1e-12
 """Sum of squares of a state about its means below which it is the same everywhere, but for rounding."""
 LEAST_INK = 0.5
 """Absorbance, the three colours together, that the darkest twentieth of a view's middle must reach: 303 cells reach 1.1, empty
-patches of eight fields at most 0.07, noise 0.3. Where nothing does, two mixtures would still part it somewhere."""
+patches of eight fields at most 0.07, noise 0.3. Where nothing does, two mixtures would still part it somewhere. By as much the
+darkest must exceed the palest: a black picture is no cell."""
 DOUBT = np.float32(0.02)
 """Probability at the start that a pixel is not what the state says."""
 REACH, SLOPE = 0.37, 6.4
@@ -69,7 +70,7 @@ def cell_mask(state: Image32, crop: Image32) -> Image8:
     start = central(component > otsu(component)) if component.any() else component > 0
     colours = absorbance(resize(image, SIDE, SIDE))
     middle = colours[SIDE // 4 : -SIDE // 4, SIDE // 4 : -SIDE // 4].sum(2)
-    if start.any() and _high(middle) >= LEAST_INK and float(np.ptp(image)) > 0:
+    if start.any() and _high(middle) >= LEAST_INK and _contrast(crop) >= LEAST_INK:
         cell = central(resize(_refined(start, colours), m, m) > 0)
         cell = central(opened(cell, max(1, round(ARM * m))))
         mask[cell] = CELL
@@ -78,6 +79,19 @@ def cell_mask(state: Image32, crop: Image32) -> Image8:
         return mask
     rows = np.arange(n) * m // n
     return np.ascontiguousarray(mask[rows][:, rows])
+
+
+def _contrast(crop: Image32) -> float:
+    """Absorbance, the three colours together, by which the darkest of what is shown exceeds the palest. The white beyond the
+    image's edge is not shown: around a black image it would be the outline of a cell."""
+    step = max(1, len(crop) // FINE)  # not the enlarged or reduced crop, in which the edge is blurred
+    thinned = crop[::step, ::step]
+    shown = (thinned < 1).any(2)
+    if not shown.any():
+        return 0.0
+    part = thinned[box_of(shown)].reshape(-1, 3)
+    darkest, palest = absorbance(np.stack([part.min(0), part.max(0)])).sum(1)
+    return float(darkest - palest)
 
 
 def _high(values: Image32) -> float:

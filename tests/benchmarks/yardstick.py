@@ -1,6 +1,7 @@
 """Masks as NCA-WSS makes them, on other models than ours, beside ours: one table for both sets of drawn masks.
 
 Usage: python -m tests.benchmarks.yardstick --data DATA [--released MODELS/wbc_nca_matek19.pt] [--run RUN] [--json FILE]
+Rows of FILE that were not measured anew stay: a run that went on is measured again without the others.
 
 The plain recipe: first principal component of the last state, Otsu's threshold. DATA holds segwbc1 and segwbc2; the cells are
 those of ``masks.py``. The weights that were released with the MICCAI paper and a run of the ``wss`` preset see whole images; the
@@ -109,6 +110,15 @@ def ours(folder: Path, every: int, choice: ModelChoice) -> list[dict[str, Any]]:
     ]
 
 
+def merged(file: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of a file, where it is there, with those that were measured now in place of the old ones."""
+    key = lambda row: (row["model"], row["recipe"], row["set"])  # noqa: E731
+    kept = json.loads(file.read_text("utf-8")) if file.exists() else []
+    fresh = {key(row): row for row in rows}
+    known = [fresh.pop(key(row), row) for row in kept]
+    return sorted([*known, *fresh.values()], key=lambda row: (row["set"], row["recipe"] == "ours"))
+
+
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -126,7 +136,7 @@ def main() -> None:
         low, high = row["interval"]
         print(f"{row['set']}: {row['model']}, recipe {row['recipe']}: {row['cell']:.3f} ({low:.3f} - {high:.3f}), n {row['n']}")
     if given.json:
-        given.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        given.json.write_text(json.dumps(merged(given.json, rows), indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
