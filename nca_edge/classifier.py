@@ -115,7 +115,7 @@ class Classifier:
         return Prediction(manifest.classes[best], float(p[best]), unsure, named, len(seen.each), spread)
 
     def explain(self, seen: Look, crop: Image32, asked: Question, watch: Watch = untimed) -> Explanation:
-        """Why a class and where, as ``explainer.explain`` has it; masks of the passes are compared where a number was asked for."""
+        """Why a class and where; masks of the passes are compared where a number of them was asked for."""
         return explain(self.bundle, seen, Sight(crop, asked, self.passes.below >= ALWAYS), watch)
 
     def history(self, view: Image32) -> Image32:

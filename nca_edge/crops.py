@@ -68,7 +68,8 @@ def _row(given: Path, reading: CropReading, explanation: Explanation) -> dict[st
         "top_channels": [
             {"channel": c.channel, "relevance": round(c.relevance, 6), "peak": list(c.peak)} for c in explanation.top_channels
         ],
-        "explained": explanation.label, "against": explanation.against, "explained_looks": explanation.looks, "logit": _rounded(explanation.logit),
+        "explained": explanation.label, "against": explanation.against, "explained_looks": explanation.looks,
+        "logit": _rounded(explanation.logit),
         "bias_share": _rounded(explanation.bias_share), "epsilon_share": _rounded(explanation.epsilon_share),
         "outside_share": _rounded(explanation.outside_share),
         "rests_on_background": crop_files.flag(reading) is not None,

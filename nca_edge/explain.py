@@ -93,9 +93,7 @@ def mean_relevance(passes: Sequence[Relevance]) -> Relevance:
     )
 
 
-def top_channels(
-    each: Sequence[Relevance], states: Sequence[Image32], pool: str, crop_px: int
-) -> tuple[ChannelRelevance, ...]:
+def top_channels(each: Sequence[Relevance], states: Sequence[Image32], pool: str, crop_px: int) -> tuple[ChannelRelevance, ...]:
     """The channels of largest absolute mean relevance with their maps and peaks.
 
     The peak is what the MICCAI paper (2024, figure 4) marks: the grid cell whose value won the maximum, no place between grid

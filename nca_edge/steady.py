@@ -45,8 +45,8 @@ class Steadiness:
         self.other = _other_precision(classifier, choice)
 
     def tried(self, view: Image32, label: str) -> Iterator[tuple[bool, str, float]]:
-        """For each change of one cell: whether all looks were taken or those that its answer takes, the change, and the share of
-        the top channels that stay; schedules are tried on the answer's looks alone, since a board has none but the bundle's."""
+        """For each change of one cell: whether all looks were taken or those of its answer, the change, and the share of the
+        top channels that stay. Other schedules are tried on the answer's looks alone: the reference is slow."""
         own = _remembering(self.classifier.answer)
         for every, passes in ((False, self.classifier.passes), (True, EVERY)):
             first = self._top(own, view, passes, label)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
@@ -55,8 +55,8 @@ class Trust:
     flagged: dict[str, float | None]
     """Cells that rest on the background: ``n``, the share of them that was named right, and the same of the ``others``."""
     several: dict[str, Any]
-    """What ``classify --explain`` shows, from ``looks`` looks at each of the ``n`` cells on which changes were tried: ``deletion``,
-    ``insertion``, ``peaks`` and ``overlap`` as above."""
+    """What ``classify --explain`` shows, from ``looks`` looks at each of the ``n`` cells on which changes were tried:
+    ``deletion``, ``insertion``, ``peaks`` and ``overlap`` as above."""
     explain_ms: float
     """Median wall time of relevance, mask and measures of one cell."""
     explain_cpu_ms: float
@@ -221,10 +221,11 @@ def trust_text(t: Trust) -> str:
 def several_rows(t: Trust, percent: Callable[[float | None], str]) -> list[tuple[str, str]]:
     """What an explanation from all looks has."""
     s = t.several
-    overlap = s["overlap"]
+    overlap, peaks = s["overlap"], s["peaks"]
+    whole = f"explained from {s['looks']} looks instead of {t.looks:.1f} ({s['n']} cells): deletion"
     return [
-        (f"explained from {s['looks']} looks instead of {t.looks:.1f} ({s['n']} cells): deletion", f"{s['deletion']['ratio']:.2f}"),
-        ("... relevance that peaks in the cell; middles alone", f"{percent(s['peaks']['inside'])}; {percent(s['peaks']['center'])}"),
+        (whole, f"{s['deletion']['ratio']:.2f}"),
+        ("... relevance that peaks in the cell; middles alone", f"{percent(peaks['inside'])}; {percent(peaks['center'])}"),
         ("... top channels that stay under rotation, flip", f"{percent(overlap['rotation'])}, {percent(overlap['flip'])}"),
         ("... under a small change of stain, 8 bits", f"{percent(overlap['stain'])}, {percent(overlap['precision'])}"),
     ]

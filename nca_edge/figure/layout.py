@@ -141,8 +141,10 @@ def _maps(image: Image.Image, draw: Pen, explanation: Explanation) -> None:
     captions = [caption(c.channel, c.relevance) for c in explanation.top_channels]
     tiles(image, draw, (left, TOP), (maps, peaks(explanation)), captions)
     at = (left, TOP + PICTURE + 7)
-    write(draw, at, "Dark blue: a channel's least value, yellow: its largest. Ring: where it had its say" + ("." if explanation.looks == 1 else ""), 17, SOFT)
-    if explanation.looks > 1:
+    several = explanation.looks > 1
+    words = f"Dark blue: a channel's least value, yellow: its largest. Ring: where it had its say{'' if several else '.'}"
+    write(draw, at, words, 17, SOFT)
+    if several:
         at = (left, TOP + PICTURE + 28)
         write(draw, at, f"(of {explanation.looks} looks, turned and mirrored, the one in which it said most).", 17, SOFT)
 

@@ -1,6 +1,7 @@
-"""Write README's table of figures from the files that the other programs wrote; a test checks that README still says the same.
+"""Write the tables of figures from the files that the other programs wrote; a test checks that the pages still say the same.
 
-Usage: python tests/benchmarks/figures.py        (rewrites the block between the figures marks in README.md)
+Usage: python tests/benchmarks/figures.py        (rewrites the block between the figures marks in README.md, and that between
+the masks marks in train/README.md)
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "tests" / "benchmarks" / "results"
 BLOCK = re.compile(r"(<!-- figures -->\n).*?(<!-- end of figures -->)", re.DOTALL)
+MASKS = re.compile(r"(<!-- masks -->\n).*?(<!-- end of masks -->)", re.DOTALL)
 
 
 def read(name: str) -> Any:
@@ -121,7 +123,20 @@ def trust_rows() -> list[Row]:
         ("ten strongest channels that stay under flip", share(t["overlap"]["flip"]), tried, file),
         ("ten strongest channels that stay under another fire schedule", share(t["overlap"]["fire"]), tried, file),
         ("ten strongest channels that stay in int8", share(t["overlap"]["precision"]), tried, file),
+        *several_rows(t["several"], file),
         ("cells flagged, relevance outside the cell", share(t["flagged"]["n"] / t["n"]), cells, file),
+    ]
+
+
+def several_rows(t: dict[str, Any], file: str) -> list[Row]:
+    """What `classify --explain` shows, from all looks."""
+    cells, whole = f"{t['n']} cells", f"explained from {t['looks']} looks (`classify --explain`)"
+    stay = f"{100 * t['overlap']['rotation']:.1f} %, {100 * t['overlap']['flip']:.1f} %"
+    peaks = f"{100 * t['peaks']['inside']:.1f} %, {100 * t['peaks']['center']:.1f} %"
+    return [
+        (f"{whole}: ten strongest channels that stay under rotation, flip", stay, cells, file),
+        (f"{whole}: area under the deletion curve against random order", f"{t['deletion']['ratio']:.2f}", cells, file),
+        (f"{whole}: relevance that peaks in the cell, its grid cell or its middle", peaks, cells, file),
     ]
 
 
@@ -180,11 +195,24 @@ def table() -> str:
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)]) + "\n"
 
 
+def mask_table() -> str:
+    """Markdown of masks as NCA-WSS makes them, and as we do, on several models."""
+    lines = ["| model | mask | segwbc1 | segwbc2, among red cells |", "|---|---|---|---|"]
+    cells: dict[tuple[str, str], dict[str, str]] = {}
+    for row in read("yardstick.json"):
+        trained = f", after {row['epochs']} of {row['epochs_asked']} epochs" if "epochs" in row else ""
+        cells.setdefault((row["model"] + trained, row["recipe"]), {})[row["set"]] = span(row["cell"], row["interval"])
+    for (model, recipe), found in cells.items():
+        how = "ours" if recipe == "ours" else "last state, first component, Otsu"
+        lines.append(f"| {model} | {how} | {found['segwbc1']} | {found['segwbc2']} |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
-    """Rewrite README's block."""
-    page = ROOT / "README.md"
-    text = page.read_text("utf-8")
-    page.write_text(BLOCK.sub(lambda m: m[1] + table() + m[2], text), "utf-8")
+    """Rewrite the blocks."""
+    for name, block, written in (("README.md", BLOCK, table()), ("train/README.md", MASKS, mask_table())):
+        text = (ROOT / name).read_text("utf-8")
+        (ROOT / name).write_text(block.sub(lambda m, new=written: m[1] + new + m[2], text), "utf-8")
 
 
 if __name__ == "__main__":

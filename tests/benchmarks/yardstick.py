@@ -4,7 +4,7 @@ Usage: python -m tests.benchmarks.yardstick --data DATA [--released MODELS/wbc_n
 Rows of FILE that were not measured anew stay: a run that went on is measured again without the others.
 
 The plain recipe: first principal component of the last state, Otsu's threshold. DATA holds segwbc1 and segwbc2; the cells are
-those of ``masks.py``. The weights that were released with the MICCAI paper and a run of the ``wss`` preset see whole images; the
+those of ``masks.py``. The weights that were released with the MICCAI paper and a run of the preset wss see whole images; the
 former normalised by the set's own colours, as they saw images in training, the latter by those of its training data. A run that
 was stopped is measured with its best weights, and the table says after how many epochs. Needs the extras train and export.
 """

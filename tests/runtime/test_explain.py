@@ -59,7 +59,7 @@ def test_peaks_are_the_grid_cells_that_won() -> None:
 
 
 def test_the_peak_of_several_looks_is_that_of_the_loudest() -> None:
-    """Channel 0 speaks for the class, channel 1 against it: each peaks where it said most of that, and the relevance is the mean."""
+    """Channel 0 speaks for the class, channel 1 against it: each peaks where it said most of that; relevance is the mean."""
     each = [Relevance(np.array(said), 0.5, 0.0) for said in ((1.0, -3.0), (5.0, -1.0))]
     states = [np.zeros((4, 4, 2), np.float32) for _ in each]
     states[0][0, 0], states[1][3, 3] = 1, 1
