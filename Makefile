@@ -94,17 +94,23 @@ bench: $(DEMO_VENV)/.stamp
 	$(DEMO_VENV)/bin/python tests/benchmarks/startup.py --command $(DEMO_VENV)/bin/nca-edge
 	$(DEMO_VENV)/bin/python tests/benchmarks/install_size.py
 
-# The wheel with all that it needs, for a board without a network; on a USB stick, for setup-*.sh. BOARD_PYTHON: that of its system.
-# pip reads markers as the Python that runs it: what only an older one needs must be named.
+# The wheel with all that it needs, for a board without a network; on a USB stick, for setup-*.sh. BOARD_PYTHON: those of its
+# systems (Raspberry Pi OS 12 and 13; JetPack 6). pip reads markers as the Python that runs it: what only an older one needs must
+# be named here, and check_wheelhouse.py says what is missing.
 BOARD ?= raspberry-pi-5
-BOARD_PYTHON ?= $(if $(findstring jetson,$(BOARD)),310,311)
+BOARD_PYTHON ?= $(if $(findstring jetson,$(BOARD)),310,311 313)
+BOARD_EXTRAS := camera,litert,web
 WHEELHOUSE := dist/wheelhouse-$(BOARD)
 wheelhouse: $(VENV)/.stamp
 	rm -rf $(WHEELHOUSE)
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir $(WHEELHOUSE) .
-	$(BIN)/python -m pip download --quiet --dest $(WHEELHOUSE) --only-binary=:all: --implementation cp \
-		--platform manylinux_2_28_aarch64 --platform manylinux_2_27_aarch64 --platform manylinux2014_aarch64 \
-		--python-version $(BOARD_PYTHON) "$$(ls $(WHEELHOUSE)/nca_edge-*.whl)[camera,litert,web]" $(if $(filter 310,$(BOARD_PYTHON)),tomli)
+	set -e; wheel=$$(ls $(WHEELHOUSE)/nca_edge-*.whl); for python in $(BOARD_PYTHON); do \
+		older=; test $$python -ge 311 || older="exceptiongroup tomli"; \
+		$(BIN)/python -m pip download --quiet --dest $(WHEELHOUSE) --only-binary=:all: --implementation cp \
+			--platform manylinux_2_28_aarch64 --platform manylinux_2_27_aarch64 --platform manylinux2014_aarch64 \
+			--python-version $$python "$$wheel[$(BOARD_EXTRAS)]" $$older; \
+		$(BIN)/python devices/check_wheelhouse.py $(WHEELHOUSE) $$python $(BOARD_EXTRAS); \
+	done
 	cp devices/setup-*.sh devices/nca-edge.service $(WHEELHOUSE)
 	@echo "Copy $(WHEELHOUSE) to the board and run ./setup-$(if $(findstring jetson,$(BOARD)),jetson,raspberry-pi).sh nca_edge-*.whl . in it."
 

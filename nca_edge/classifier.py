@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nca_edge import preprocess, trial
-from nca_edge.automaton import pool
 from nca_edge.backends import (
     BACKENDS,
     CPU,
@@ -25,10 +24,9 @@ from nca_edge.backends import (
 )
 from nca_edge.bundle import Bundle, find_bundle, load_bundle
 from nca_edge.errors import BundleError, UsageError
-from nca_edge.explain import Question, head_relevance, mean_relevance, top_channels
-from nca_edge.mask import cell_mask
-from nca_edge.measure import outside_share
-from nca_edge.passes import ALWAYS, Look, Passes, look, turned_back
+from nca_edge.explain import Question
+from nca_edge.explainer import Sight, explain
+from nca_edge.passes import ALWAYS, Look, Passes, look, look_again
 from nca_edge.profiles import detect_board
 from nca_edge.records import Explanation, Image8, Image32, Prediction, RunFacts
 from nca_edge.stopwatch import Watch, untimed
@@ -90,7 +88,15 @@ class Classifier:
 
     def look(self, views: Image32) -> list[Look]:
         """(n, size, size, 3) corrected views, 0..1 -> one look a cell, several passes where the first is not sure."""
-        return look(views, self.answer, self.passes, lambda logits: float(self.probabilities(logits).max()))
+        return look(views, self.answer, self.passes, self.confidence)
+
+    def look_again(self, seen: Look, view: Image32, looks: int) -> Look:
+        """The same cell in at least so many looks; ``view``: (size, size, 3) corrected, 0..1."""
+        return look_again(seen, view, self.answer, looks)
+
+    def confidence(self, logits: NDArray[np.float32]) -> float:
+        """(classes,) logits -> calibrated probability of the best class."""
+        return float(self.probabilities(logits).max())
 
     def probabilities(self, logits: NDArray[np.floating]) -> NDArray[np.float64]:
         """(..., classes) logits -> calibrated probabilities."""
@@ -109,42 +115,8 @@ class Classifier:
         return Prediction(manifest.classes[best], float(p[best]), unsure, named, len(seen.each), spread)
 
     def explain(self, seen: Look, crop: Image32, asked: Question, watch: Watch = untimed) -> Explanation:
-        """Why a class and where: relevance of the mean over all passes, peaks and mask of the first.
-
-        Parameters
-        ----------
-        crop : (n, n, 3) float32 the view at the image's own resolution, corrected
-        asked : names a class of the bundle
-        """
-        architecture, classes = self.bundle.manifest.architecture, self.bundle.manifest.classes
-        if asked.label is None:
-            raise ValueError("asked must name a class: Question.of does")
-        target = classes.index(asked.label)
-        against = None if asked.against is None else classes.index(asked.against)
-        pools = architecture.features // architecture.channels
-        with watch("lrp"):
-            pooled = [pool(state, architecture.pool) for state in seen.states]
-            relevance = mean_relevance([head_relevance(v, self.bundle.weights, target, pools, against) for v in pooled])
-            top = top_channels(relevance, seen.states[0], architecture.pool, crop.shape[0])
-        logit = float(relevance.channels.sum() + relevance.bias_share + relevance.epsilon_share)
-        with watch("mask"):
-            # the image channels would draw red cells into the mask: IoU 0.53 against 0.57 on 33 segwbc2 cells
-            mask = cell_mask(seen.mask_states[0][..., architecture.image_channels :], crop)
-            agreement = self._mask_agreement(mask, seen, crop) if self.passes.below >= ALWAYS else None
-        return Explanation(
-            asked.label, logit, top, relevance.bias_share, relevance.epsilon_share, mask, outside_share(top, mask),
-            against=asked.against, mask_agreement=agreement,
-        )  # fmt: skip
-
-    def _mask_agreement(self, mask: Image8, seen: Look, crop: Image32) -> float | None:
-        """Mean overlap (IoU) of the masks of the other passes with that of the first; None where there was one pass."""
-        first, shares = mask > 0, []
-        for number, state in enumerate(seen.mask_states[1:], start=1):
-            back = np.asarray(turned_back(state[None], number)[0], np.float32)
-            other = cell_mask(back[..., self.bundle.manifest.architecture.image_channels :], crop) > 0
-            either = int((first | other).sum())
-            shares.append(float((first & other).sum()) / either if either else 1.0)
-        return float(np.mean(shares)) if shares else None
+        """Why a class and where; masks of the passes are compared where a number of them was asked for."""
+        return explain(self.bundle, seen, Sight(crop, asked, self.passes.below >= ALWAYS), watch)
 
     def history(self, view: Image32) -> Image32:
         """State of one cell before the first step and after each, by the NumPy reference: (steps + 1, grid, grid, channels).

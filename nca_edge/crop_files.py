@@ -12,7 +12,7 @@ from PIL import Image
 from nca_edge.classifier import Classifier
 from nca_edge.errors import StorageError, UsageError
 from nca_edge.explain import Question
-from nca_edge.measure import rests_on_background
+from nca_edge.measure import CUT, rests_on_background
 from nca_edge.pipeline import CropReading
 from nca_edge.terminal import printable
 
@@ -89,6 +89,8 @@ def write(image: Path, reading: CropReading, classifier: Classifier, wishes: Wis
 
 FLAG = "Relevance outside the cell"
 """What a person reads of a cell that rests on the background."""
+REACHES_EDGE = "Outline reaches the edge"
+"""What a person reads of a cell that is cut, or whose outline ran into a neighbour that is."""
 
 
 def flag(reading: CropReading) -> str | None:
@@ -99,6 +101,13 @@ def flag(reading: CropReading) -> str | None:
     return FLAG if rests_on_background(why.outside_share) else None
 
 
+def warnings(reading: CropReading) -> str | None:
+    """All that a person should see at once in a figure."""
+    why = reading.explanation
+    edge = REACHES_EDGE if why is not None and why.measures.reason == CUT else None
+    return "; ".join(one for one in (flag(reading), edge) if one) or None
+
+
 def _write_figure(path: Path, image: Path, reading: CropReading, classifier: Classifier, animate: bool) -> None:
     from nca_edge.figure import Case, animation, figure, save, save_animation
 
@@ -106,9 +115,10 @@ def _write_figure(path: Path, image: Path, reading: CropReading, classifier: Cla
         raise RuntimeError("read_crop explains unless told otherwise")
     model = f"{classifier.bundle.manifest.name} ({classifier.backend.name} {classifier.precision})"
     title = printable(image.name)
-    save(figure(Case(title, model, reading.shown, reading.prediction, reading.scale, flag(reading))), path)
+    save(figure(Case(title, model, reading.shown, reading.prediction, reading.scale, warnings(reading))), path)
     if animate:
-        frames = animation(classifier.history(reading.shown.view), reading.shown.explanation, title)
+        pool = classifier.bundle.manifest.architecture.pool
+        frames = animation(classifier.history(reading.shown.view), reading.shown.explanation, title, pool)
         save_animation(frames, path.with_suffix(".gif"))
 
 

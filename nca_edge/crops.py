@@ -6,7 +6,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from nca_edge.crop_files import Wishes
 from nca_edge.errors import InputError, UsageError
 from nca_edge.evaluate import Evaluation, Judged, Vocabulary, score
 from nca_edge.labelled import LabelledImage, half, read_labelled
+from nca_edge.passes import TURNS
 from nca_edge.pipeline import CropReading, read_crop
 from nca_edge.records import Explanation
 from nca_edge.trust import STABLE_CELLS, Auditor, Trust, trust_text
@@ -38,10 +39,11 @@ def classify(
     crop_files.check(listed, wishes)
     classifier = load(choice)
     classifier.check(wishes.asked)
+    asked = replace(wishes.asked, looks=0 if wishes.explain is None or choice.passes else len(TURNS))
     crop_files.make_folders(wishes)
     for given in listed:
         try:
-            reading = read_crop(read_image(given), classifier, um_per_px, asked=wishes.asked)
+            reading = read_crop(read_image(given), classifier, um_per_px, asked=asked)
         except InputError as error:
             yield {"file": str(given), "error": _reason(given, error)}
             continue
@@ -66,7 +68,8 @@ def _row(given: Path, reading: CropReading, explanation: Explanation) -> dict[st
         "top_channels": [
             {"channel": c.channel, "relevance": round(c.relevance, 6), "peak": list(c.peak)} for c in explanation.top_channels
         ],
-        "explained": explanation.label, "against": explanation.against, "logit": _rounded(explanation.logit),
+        "explained": explanation.label, "against": explanation.against, "explained_looks": explanation.looks,
+        "logit": _rounded(explanation.logit),
         "bias_share": _rounded(explanation.bias_share), "epsilon_share": _rounded(explanation.epsilon_share),
         "outside_share": _rounded(explanation.outside_share),
         "rests_on_background": crop_files.flag(reading) is not None,

@@ -15,7 +15,8 @@ from nca_edge import trial
 from nca_edge.backends import KEEP_CPU, gpu_providers, short
 from nca_edge.bench import board
 from nca_edge.bundle import Bundle, find_bundle, load_bundle
-from nca_edge.errors import NcaEdgeError, UsageError
+from nca_edge.camera.default import default_uri
+from nca_edge.errors import CameraError, NcaEdgeError, UsageError
 from nca_edge.profiles import BoardProfile, detect_board
 
 GOOD, CARE, BAD = "good", "care", "bad"
@@ -102,17 +103,31 @@ def _providers(bundle: Bundle) -> Iterator[Finding]:
 
 
 def _camera(root: Path, profile: BoardProfile | None) -> Finding:
-    """What could deliver frames."""
-    videos = sorted((root / "dev").glob("video*"))
-    readable = [path for path in videos if os.access(path, os.R_OK)]
-    pi = profile is not None and profile.name.startswith("raspberry-pi")
-    if readable:
-        return Finding("camera", GOOD, ", ".join(f"/dev/{path.name}" for path in readable))
-    if videos:
-        return Finding("camera", CARE, "there is one, and this user may not read it", "sudo usermod -aG video $USER")
-    if pi and not find_spec("picamera2"):
-        return Finding("camera", CARE, "no camera stack", "sudo apt install python3-picamera2")
-    return Finding("camera", CARE, "none is plugged in", "plug one in; nca-edge run FOLDER needs none")
+    """The camera that ``--camera`` means here, and whether this user and this installation can read it."""
+    try:
+        uri = default_uri(root / "dev")
+    except CameraError:
+        if profile is not None and profile.name.startswith("raspberry-pi"):
+            return Finding("camera", CARE, "no camera program", "sudo apt install rpicam-apps")
+        mend = "plug one in; nca-edge run FOLDER needs none, nca-edge run test: shows a simulated one"
+        return Finding("camera", CARE, "none is plugged in", mend)
+    scheme, _, place = uri.partition(":")
+    if scheme != "v4l2":
+        return Finding("camera", GOOD, f"--camera means {uri}")
+    named = f"v4l2:/{Path(place).relative_to(root)}"
+    if not os.access(place, os.R_OK | os.W_OK):
+        says = f"{named} is there, and this user may not read it"
+        return Finding("camera", CARE, says, f"sudo usermod -aG {_group(place)} $USER, then log in again")
+    if not find_spec("av"):
+        return Finding("camera", CARE, f"{named} is there, and what reads it is missing", "pip install 'nca-edge[camera]'")
+    return Finding("camera", GOOD, f"--camera means {named}")
+
+
+def _group(path: str) -> str:
+    try:
+        return Path(path).group()
+    except (KeyError, OSError):
+        return "video"
 
 
 def _clock(now_s: float) -> Finding:

@@ -6,6 +6,7 @@ logit. Relevance that the biases and the stabiliser absorb is reported, so that 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -27,11 +28,13 @@ class Question:
     """The class to be explained; None: the one that the model named."""
     against: str | None = None
     """The class that it is compared with; None: none."""
+    looks: int = 0
+    """Looks whose mean relevance is told, 1 to 8; 0: those that gave the answer."""
 
     def of(self, named: str) -> Question:
         """The question about a cell that the model named so; a class is never compared with itself."""
         label = self.label or named
-        return Question(label, None if self.against == label else self.against)
+        return Question(label, None if self.against == label else self.against, self.looks)
 
 
 class Relevance(NamedTuple):
@@ -82,7 +85,7 @@ def head_relevance(
     return Relevance(of_features.reshape(pools, -1).sum(0), bias, epsilon)
 
 
-def mean_relevance(passes: list[Relevance]) -> Relevance:
+def mean_relevance(passes: Sequence[Relevance]) -> Relevance:
     """Of the mean logit of several passes; a mean of three parts each that sum to the logit sums to the mean logit."""
     channels = np.mean([r.channels for r in passes], axis=0)
     return Relevance(
@@ -90,21 +93,28 @@ def mean_relevance(passes: list[Relevance]) -> Relevance:
     )
 
 
-def top_channels(relevance: Relevance, state: Image32, pool: str, crop_px: int) -> tuple[ChannelRelevance, ...]:
-    """The channels of largest absolute relevance with their maps and peaks.
+def top_channels(each: Sequence[Relevance], states: Sequence[Image32], pool: str, crop_px: int) -> tuple[ChannelRelevance, ...]:
+    """The channels of largest absolute mean relevance with their maps and peaks.
+
+    The peak is the grid cell whose value won the maximum, which with the pooling of the MICCAI paper (2024) alone hands the
+    channel's relevance on; places between grid cells lie in the mask no more often (0.845 against 0.846). Of several looks it
+    is taken, with its map, from the one in which the channel said most of what it says on the mean.
 
     Parameters
     ----------
-    state : (grid, grid, channels)
+    each : relevance in each look
+    states : (grid, grid, channels) of each look, the cell upright in all of them
     pool : ``mean``: the peak is the grid cell of largest magnitude; else the one that won the maximum
     crop_px : side of the crop that the peak is given in, px
     """
-    grid = state.shape[0]
-    chosen = np.lexsort((np.arange(len(relevance.channels)), -np.abs(relevance.channels)))[:TOP_CHANNELS]
+    grid, said = states[0].shape[0], np.stack([r.channels for r in each])
+    mean = mean_relevance(each).channels
+    chosen = np.lexsort((np.arange(len(mean)), -np.abs(mean)))[:TOP_CHANNELS]
     out = []
     for channel in chosen.tolist():
-        values = np.ascontiguousarray(state[..., channel])
+        loudest = int(np.argmax(said[:, channel] * np.sign(mean[channel])))
+        values = np.ascontiguousarray(states[loudest][..., channel])
         row, column = divmod(int(np.argmax(np.abs(values) if pool == "mean" else values)), grid)
         peak = (int((column + 0.5) * crop_px / grid), int((row + 0.5) * crop_px / grid))
-        out.append(ChannelRelevance(channel, float(relevance.channels[channel]), peak, values))
+        out.append(ChannelRelevance(channel, float(mean[channel]), peak, values))
     return tuple(out)

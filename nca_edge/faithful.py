@@ -26,11 +26,15 @@ class Head:
     means: Reals
     """(features,) mean of each pooled feature over cells."""
 
-    def probabilities(self, pooled: Reals) -> Reals:
-        """(n, features) -> (n, classes), calibrated."""
+    def logits(self, pooled: Reals) -> Reals:
+        """(n, features) -> (n, classes)."""
         w = self.weights
         hidden = np.maximum(pooled @ w["head1"].T.astype(np.float64) + w["head1_bias"], 0)
-        logits = (hidden @ w["head2"].T.astype(np.float64) + w["head2_bias"]) / self.temperature
+        return np.asarray(hidden @ w["head2"].T.astype(np.float64) + w["head2_bias"])
+
+    def probabilities(self, logits: Reals) -> Reals:
+        """(n, classes) logits -> the same, calibrated."""
+        logits = logits / self.temperature
         grown = np.exp(logits - logits.max(1, keepdims=True))
         return np.asarray(grown / grown.sum(1, keepdims=True))
 
@@ -40,9 +44,9 @@ class Case:
     """One cell."""
 
     pooled: Reals
-    """(features,)"""
+    """(looks, features)"""
     relevance: Reals
-    """(channels,)"""
+    """(channels,), mean over the looks."""
     target: int
     """Index of the class whose probability is watched."""
 
@@ -58,6 +62,8 @@ class Case:
 def curve(case: Case, head: Head, order: NDArray[np.int64], insert: bool = False) -> Reals:
     """Probability of the class after 0, 1, 2, ... channels were set to their mean, or, from all at their mean, put back.
 
+    Of several looks a channel is taken from each, and their mean logits answer, as they do for the cell as it is.
+
     Parameters
     ----------
     order : (..., channels), permutations
@@ -69,9 +75,10 @@ def curve(case: Case, head: Head, order: NDArray[np.int64], insert: bool = False
     channels = order.shape[-1]
     place = np.argsort(order, axis=-1)
     taken = (place[..., None, :] < np.arange(channels + 1)[:, None]) != insert
-    pools = len(case.pooled) // channels
-    kept = np.where(np.concatenate([taken] * pools, axis=-1), head.means, case.pooled)
-    return head.probabilities(kept.reshape(-1, kept.shape[-1]))[:, case.target].reshape(kept.shape[:-1])
+    features = np.concatenate([taken] * (case.pooled.shape[1] // channels), axis=-1)
+    features = features.reshape(-1, features.shape[-1])
+    logits = np.mean([head.logits(np.where(features, head.means, look)) for look in case.pooled], axis=0)
+    return head.probabilities(logits)[:, case.target].reshape(taken.shape[:-1])
 
 
 def area(values: Reals) -> float:

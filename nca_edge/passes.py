@@ -64,6 +64,23 @@ def turned_back(images: NDArray[np.generic], number: int) -> NDArray[np.generic]
     return np.ascontiguousarray(np.rot90(images[:, :, ::-1] if mirrored else images, -quarters, (1, 2)))
 
 
+def look_again(seen: Look, image: Image32, answer: Callable[[Image32], Answer], most: int) -> Look:
+    """The same cell in so many passes: those that it has not had yet are added.
+
+    Parameters
+    ----------
+    image : (size, size, 3)
+    answer : the network, for any number of images
+    most : 1 to 8
+    """
+    more = [answer(np.asarray(turned(image[None], number), np.float32)) for number in range(len(seen.each), most)]
+    return Look(
+        np.concatenate([seen.each, *(one.logits for one in more)]),
+        (*seen.states, *(one.state[0] for one in more)),
+        (*seen.mask_states, *(one.mask_state[0] for one in more)),
+    )
+
+
 def look(
     images: Image32, answer: Callable[[Image32], Answer], passes: Passes, confidence: Callable[[NDArray[np.float32]], float]
 ) -> list[Look]:

@@ -19,7 +19,7 @@ from nca_edge.errors import InputError
 from nca_edge.explain import Question
 from nca_edge.measure import measured, seen_part
 from nca_edge.preprocess import cell_view, correct, crop_background, field_background, window
-from nca_edge.quality import assess
+from nca_edge.quality import assess, assess_smear
 from nca_edge.records import (
     Box,
     CellReading,
@@ -125,6 +125,9 @@ def read_field(
         return _rejected(frame, replace(quality, accepted=False, reasons=(wrong,)))
     with watch("detect"), allowed(classifier.threads):
         red = red_cells(corrected)
+        quality = assess_smear(quality, red)
+        if not quality.accepted:
+            return _rejected(frame, quality)
         scale = _known_scale(um_per_px, red, scales)
         found = white_cells(corrected, red, scale.um_per_px if scale else None)
     scale = scale or _scale_of_cells(found, classifier.view_um, frame.rgb)
@@ -248,6 +251,7 @@ def read_crop(
     if not explain:
         return CropReading(prediction, None, scale)
     crop = window(corrected, center, classifier.view_um / scale.um_per_px)
+    seen = classifier.look_again(seen, view, asked.looks)  # the answer is given; more looks only steady the explanation
     explanation = classifier.explain(seen, crop, asked.of(prediction.label))
     explanation = measured(explanation, scale, center, (height, width))
     shown = Shown(np.round(crop * 255).astype(np.uint8), view, explanation)

@@ -54,6 +54,10 @@ class RedCells:
     """Median absorbance of red-cell pixels in R, G, B (natural logarithm), background = 0."""
     spread: tuple[float, float, float]
     """Median absolute deviation of the same."""
+    share: float = 1.0
+    """Of what is stained, the share that the cells measured cover."""
+    stained: float = 0.0
+    """Share of the field that is stained at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +160,8 @@ class Explanation:
     """By the mask."""
     against: str | None = None
     """The class that it is compared with (why ``label`` and not this one); None: ``label`` alone is explained."""
+    looks: int = 1
+    """Looks whose mean relevance this is; its logit is their mean too, and the answer's own where the answer had as many."""
     mask_agreement: float | None = None
     """Mean overlap (IoU) of the masks of the other passes with this one; None where no number of passes was asked for."""
 

@@ -5,31 +5,28 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nca_edge.automaton import draw_fire, pool
-from nca_edge.backends import NumpyBackend
-from nca_edge.classifier import Classifier, ModelChoice, from_8bit, load
-from nca_edge.explain import TOP_CHANNELS, Question, head_relevance
-from nca_edge.faithful import Case, Head, area, curves, overlap
+from nca_edge.automaton import pool
+from nca_edge.classifier import Classifier, ModelChoice, from_8bit
+from nca_edge.explain import Question, mean_relevance
+from nca_edge.explainer import relevances
+from nca_edge.faithful import Case, Head, area, curves
 from nca_edge.measure import CELL, measured, peak_touches, rests_on_background
+from nca_edge.passes import TURNS, Look
 from nca_edge.pipeline import CropReading
-from nca_edge.preprocess import normalise
-from nca_edge.records import Explanation, Image32, Shown
+from nca_edge.records import Explanation
+from nca_edge.steady import CHANGES, Steadiness
 
 LARGEST_MASK = 0.6
 """A mask that takes more of the view says little about where a peak lies."""
 STABLE_CELLS = 200
-"""Cells, evenly spread, on which changes are tried: each costs a dozen answers."""
-STAIN_SPREAD = 0.05
-"""Standard deviation of the logarithm of the factor on each colour's absorbance."""
-SEEDS = (1, 2)
-"""Of other fire schedules than the bundle's."""
+"""Cells, evenly spread, on which changes are tried: each costs dozens of answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +34,8 @@ class Trust:
     """What was found."""
 
     n: int
+    looks: float
+    """Looks at a cell, mean: its answer and the explanation that a session keeps come from them."""
     baseline: str
     """Cells whose mean stands for a channel that is taken away: ``training cells`` or ``golden cells``."""
     deletion: dict[str, float]
@@ -55,6 +54,9 @@ class Trust:
     where there is only one), over ``n`` cells."""
     flagged: dict[str, float | None]
     """Cells that rest on the background: ``n``, the share of them that was named right, and the same of the ``others``."""
+    several: dict[str, Any]
+    """What ``classify --explain`` shows, from ``looks`` looks at each of the ``n`` cells on which changes were tried:
+    ``deletion``, ``insertion``, ``peaks`` and ``overlap`` as above."""
     explain_ms: float
     """Median wall time of relevance, mask and measures of one cell."""
     explain_cpu_ms: float
@@ -65,74 +67,18 @@ class Trust:
         return asdict(self)
 
 
-class Auditor:
-    """Is shown reading after reading, and sums up at the end.
+class Tally:
+    """Sums of the curves, of the peaks and of what stays."""
 
-    Parameters
-    ----------
-    every : changes are tried on every so many cells
-    """
-
-    def __init__(self, classifier: Classifier, choice: ModelChoice, every: int) -> None:
-        self.classifier, self.every = classifier, max(1, every)
-        bundle = classifier.bundle
-        m = bundle.manifest
-        self.pool, self.pools = m.architecture.pool, m.architecture.features // m.architecture.channels
-        means, self.baseline = channel_means(classifier)
-        self.head, self.rng = Head(bundle.weights, m.temperature, means), np.random.default_rng(0)
-        self.other = _other_precision(classifier, choice)
-        fires = [draw_fire(m.architecture, seed) for seed in SEEDS]
-        self.schedules = [NumpyBackend(m.architecture, bundle.weights, fire) for fire in fires]
-        self.sums = np.zeros((6, m.architecture.channels + 1))
-        self.seen, self.no_mask, self.large = 0, 0, 0
+    def __init__(self, channels: int) -> None:
+        self.sums, self.seen, self.no_mask, self.large = np.zeros((6, channels + 1)), 0, 0, 0
         self.peaks: list[tuple[float, float, float, float]] = []
         self.kept: dict[str, list[float]] = defaultdict(list)
-        self.flags: list[tuple[bool, bool]] = []
-        self.times: list[tuple[float, float]] = []
 
-    def add(self, reading: CropReading, right: bool) -> None:
-        """Take one cell into account; ``right``: the model named it as its label says."""
-        if reading.shown is None:
-            raise RuntimeError("an explanation is needed")
-        shown, why = reading.shown, reading.shown.explanation
-        (seen,) = self.classifier.look(shown.view[None])
-        case = self._case(seen.states[0], self.classifier.bundle.manifest.classes.index(why.label))
-        self.sums += curves(case, self.head, self.rng)
-        self.flags.append((rests_on_background(why.outside_share), right))
-        self._peaks(why)
-        if self.seen % self.every == 0:
-            self._changes(shown, case)
-            crop = from_8bit(shown.crop)
-            wall, cpu = time.perf_counter(), time.thread_time()
-            again = self.classifier.explain(seen, crop, Question(why.label))
-            measured(again, reading.scale, (len(crop) / 2, len(crop) / 2), crop.shape[:2])
-            self.times.append((time.perf_counter() - wall, time.thread_time() - cpu))
+    def add(self, rows: NDArray[np.float64], why: Explanation) -> None:
+        """Take the curves and the peaks of one cell into account."""
+        self.sums += rows
         self.seen += 1
-
-    def result(self) -> Trust:
-        """Sum up; at least one cell was added."""
-        names = [f"{kind}_{order}" for kind in ("deletion", "insertion") for order in ("strongest", "speaking", "random")]
-        mean = self.sums / self.seen
-        areas = [area(row) for row in mean]
-        inside, center, weight, masks = (sum(values) for values in zip(*self.peaks, strict=True)) if self.peaks else (0.0,) * 4
-        peaks = {
-            "inside": inside / (weight or 1), "center": center / (weight or 1), "mask": masks / max(1, len(self.peaks)),
-            "n": len(self.peaks), "no_mask": self.no_mask, "large": self.large,
-        }  # fmt: skip
-        kept = {name: float(np.mean(self.kept[name])) if self.kept[name] else None for name in CHANGES}
-        return Trust(
-            self.seen, self.baseline, _ratios(areas[:3]), _ratios(areas[3:]),
-            {name: tuple(round(float(v), 4) for v in row) for name, row in zip(names, mean, strict=True)},
-            peaks,
-            {**kept, "n": len(self.times)}, _flagged(self.flags),
-            1e3 * median(wall for wall, _ in self.times), 1e3 * median(cpu for _, cpu in self.times),
-        )  # fmt: skip
-
-    def _case(self, state: Image32, target: int) -> Case:
-        pooled = pool(state, self.pool)
-        return Case(pooled, head_relevance(pooled, self.head.weights, target, self.pools).channels, target)
-
-    def _peaks(self, why: Explanation) -> None:
         share = float((why.mask >= CELL).mean())
         if share == 0:
             self.no_mask += 1
@@ -144,24 +90,86 @@ class Auditor:
             center = sum(c.relevance for c in speaking if why.mask[c.peak[1], c.peak[0]] >= CELL)
             self.peaks.append((inside, center, sum(c.relevance for c in speaking), share))
 
-    def _changes(self, shown: Shown, case: Case) -> None:
-        """Which of the top channels stay when the view, the schedule or the arithmetic changes."""
-        top, view = case.strongest_first()[:TOP_CHANNELS], shown.view
-        answer: Callable[[Image32], Image32] = lambda changed: self.classifier.answer(changed[None]).state[0]  # noqa: E731
-        states = [("rotation", answer(np.ascontiguousarray(np.rot90(view, k)))) for k in (1, 2, 3)]
-        mirrored = view[:, ::-1]
-        states += [("flip", answer(np.ascontiguousarray(np.rot90(mirrored, k)))) for k in range(4)]
-        gain = np.exp(self.rng.normal(0, STAIN_SPREAD, 3)).astype(np.float32)
-        states.append(("stain", answer(np.power(np.maximum(view, np.float32(1e-3)), gain))))
-        images = normalise(view[None], self.classifier.mean, self.classifier.std)
-        states += [("fire", backend(images).state[0]) for backend in self.schedules]
-        if self.other is not None:
-            states.append(("precision", self.other.answer(view[None]).state[0]))
-        for name, state in states:
-            self.kept[name].append(overlap(top, self._case(state, case.target).strongest_first()[:TOP_CHANNELS]))
+    def result(self) -> dict[str, Any]:
+        """As ``Trust`` has them."""
+        mean = self.sums / max(1, self.seen)
+        areas = [area(row) for row in mean]
+        inside, center, weight, masks = (sum(values) for values in zip(*self.peaks, strict=True)) if self.peaks else (0.0,) * 4
+        names = [f"{kind}_{order}" for kind in ("deletion", "insertion") for order in ("strongest", "speaking", "random")]
+        return {
+            "deletion": _ratios(areas[:3]), "insertion": _ratios(areas[3:]),
+            "curves": {name: tuple(round(float(v), 4) for v in row) for name, row in zip(names, mean, strict=True)},
+            "peaks": {
+                "inside": inside / (weight or 1), "center": center / (weight or 1), "mask": masks / max(1, len(self.peaks)),
+                "n": len(self.peaks), "no_mask": self.no_mask, "large": self.large,
+            },
+            "overlap": {name: float(np.mean(self.kept[name])) if self.kept[name] else None for name in CHANGES},
+        }  # fmt: skip
 
 
-CHANGES = ("rotation", "flip", "stain", "fire", "precision")
+class Auditor:
+    """Is shown reading after reading, and sums up at the end.
+
+    Parameters
+    ----------
+    every : changes are tried, and all looks taken, on every so many cells
+    """
+
+    def __init__(self, classifier: Classifier, choice: ModelChoice, every: int) -> None:
+        self.classifier, self.every = classifier, max(1, every)
+        m = classifier.bundle.manifest
+        means, self.baseline = channel_means(classifier)
+        self.head, self.rng = Head(classifier.bundle.weights, m.temperature, means), np.random.default_rng(0)
+        self.steadiness = Steadiness(classifier, choice, self.rng)
+        self.own, self.several = Tally(m.architecture.channels), Tally(m.architecture.channels)
+        self.looks = 0
+        self.flags: list[tuple[bool, bool]] = []
+        self.times: list[tuple[float, float]] = []
+
+    def add(self, reading: CropReading, right: bool) -> None:
+        """Take one cell into account; ``right``: the model named it as its label says."""
+        if reading.shown is None:
+            raise RuntimeError("an explanation is needed")
+        shown, why = reading.shown, reading.shown.explanation
+        (seen,) = self.classifier.look(shown.view[None])
+        self.looks += len(seen.states)
+        if self.own.seen % self.every == 0:
+            self._closely(reading, seen)
+        self.own.add(curves(self._case(seen, why.label), self.head, self.rng), why)
+        self.flags.append((rests_on_background(why.outside_share), right))
+
+    def result(self) -> Trust:
+        """Sum up; at least one cell was added."""
+        own, several = self.own.result(), self.several.result()
+        del several["curves"], several["overlap"]["fire"]
+        return Trust(
+            self.own.seen, self.looks / self.own.seen, self.baseline, own["deletion"], own["insertion"], own["curves"],
+            own["peaks"], {**own["overlap"], "n": len(self.times)}, _flagged(self.flags),
+            {"n": self.several.seen, "looks": len(TURNS), **several},
+            1e3 * median(wall for wall, _ in self.times), 1e3 * median(cpu for _, cpu in self.times),
+        )  # fmt: skip
+
+    def _closely(self, reading: CropReading, seen: Look) -> None:
+        """Time its explanation, try changes, and look at it in all ways."""
+        shown, asked = reading.shown, Question(reading.prediction.label)
+        if shown is None or asked.label is None:
+            raise RuntimeError("an explanation is needed")
+        crop = from_8bit(shown.crop)
+        wall, cpu = time.perf_counter(), time.thread_time()
+        again = self.classifier.explain(seen, crop, asked)
+        measured(again, reading.scale, (len(crop) / 2, len(crop) / 2), crop.shape[:2])
+        self.times.append((time.perf_counter() - wall, time.thread_time() - cpu))
+        for every, name, share in self.steadiness.tried(shown.view, asked.label):
+            (self.several if every else self.own).kept[name].append(share)
+        seen = self.classifier.look_again(seen, shown.view, len(TURNS))
+        rows = curves(self._case(seen, asked.label), self.head, self.rng)
+        self.several.add(rows, self.classifier.explain(seen, crop, asked))
+
+    def _case(self, seen: Look, label: str) -> Case:
+        m = self.classifier.bundle.manifest
+        relevance = mean_relevance(relevances(self.classifier.bundle, seen, Question(label))).channels
+        pooled = np.stack([pool(state, m.architecture.pool) for state in seen.states])
+        return Case(pooled, relevance, m.classes.index(label))
 
 
 def channel_means(classifier: Classifier) -> tuple[NDArray[np.float64], str]:
@@ -171,14 +179,6 @@ def channel_means(classifier: Classifier) -> tuple[NDArray[np.float64], str]:
         return np.asarray(m.channel_means, np.float64), "training cells"
     states = classifier.answer(from_8bit(classifier.bundle.golden_views)).state
     return np.mean([pool(state, m.architecture.pool) for state in states], axis=0), "golden cells"
-
-
-def _other_precision(classifier: Classifier, choice: ModelChoice) -> Classifier | None:
-    """The same bundle and backend in 8 bits, or in float32 where 8 bits were asked for; None where there is only one."""
-    other = "int8" if classifier.precision == "fp32" else "fp32"
-    if (classifier.backend.name, other) not in classifier.bundle.file_of():
-        return None
-    return load(replace(choice, backend=classifier.backend.name, precision=other))
 
 
 def _ratios(areas: list[float]) -> dict[str, float]:
@@ -209,12 +209,26 @@ def trust_text(t: Trust) -> str:
         ("the same, middles of grid cells alone", percent(t.peaks["center"])),
         (f"top channels that stay under rotation ({t.overlap['n']:.0f} cells)", percent(t.overlap["rotation"])),
         *((f"... under {words}", percent(t.overlap[name])) for name, words in WORDS.items()),
+        *several_rows(t, percent),
         (f"cells flagged: relevance outside the cell ({t.flagged['n']:.0f} of {t.n})", percent((t.flagged["n"] or 0) / t.n)),
         ("... of these named right, of the others", f"{percent(t.flagged['right'])}, {percent(t.flagged['others_right'])}"),
         ("relevance, mask and measures of one cell, median", f"{t.explain_ms:.1f} ms"),
         ("the same in CPU time", f"{t.explain_cpu_ms:.1f} ms"),
     ]
     return "\n".join([f"explanations of {t.n} cells", *(f"{name:<84}{value:>16}" for name, value in rows)])
+
+
+def several_rows(t: Trust, percent: Callable[[float | None], str]) -> list[tuple[str, str]]:
+    """What an explanation from all looks has."""
+    s = t.several
+    overlap, peaks = s["overlap"], s["peaks"]
+    whole = f"explained from {s['looks']} looks instead of {t.looks:.1f} ({s['n']} cells): deletion"
+    return [
+        (whole, f"{s['deletion']['ratio']:.2f}"),
+        ("... relevance that peaks in the cell; middles alone", f"{percent(peaks['inside'])}; {percent(peaks['center'])}"),
+        ("... top channels that stay under rotation, flip", f"{percent(overlap['rotation'])}, {percent(overlap['flip'])}"),
+        ("... under a small change of stain, 8 bits", f"{percent(overlap['stain'])}, {percent(overlap['precision'])}"),
+    ]
 
 
 WORDS = {"flip": "flip", "stain": "a small change of stain", "fire": "another fire schedule", "precision": "8 bits for float32"}

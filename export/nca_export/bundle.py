@@ -16,11 +16,12 @@ from nca_edge.bundle_writer import Contents, packed, write_bundle
 from nca_edge.classifier import ModelChoice, load
 from nca_edge.errors import BundleError, NcaEdgeError
 from nca_edge.formats import FORMATS, Format
+from nca_edge.records import Image32
 from nca_export.parity import Parity, measure
 from nca_export.prepare import REACH, Prepared, prepare_bundle, prepare_released, prepare_run
 from nca_export.run import Run
 from nca_export.source import find_source
-from nca_export.variants import build, runner
+from nca_export.variants import runner
 from nca_train.patches import ARTEFACT
 
 
@@ -58,12 +59,14 @@ def export(request: Request, say: Callable[[str], None]) -> Path:
     graphs: dict[str, bytes] = {}
     measured: list[dict[str, Any]] = []
     refused: list[str] = []
+    cells = prepared.normalised(prepared.cells)
+    reference = _reference(prepared, cells)
     for form, precision in _wanted(request):
-        parity = measure(form.name, precision, prepared.automaton, prepared.normalised(prepared.cells), _reference(prepared))
+        parity = measure(form.name, precision, prepared.automaton, cells, reference)
         if problem := parity.problem():
             refused.append(problem)
             continue
-        graphs[parity.file] = build(form.name, precision, prepared.automaton)
+        graphs[parity.file] = parity.graph
         measured.append({**parity.to_json(), **_right(prepared, form, graphs[parity.file])})
         say(_sentence(parity, measured[-1]))
     if not graphs:
@@ -92,9 +95,10 @@ def _wanted(request: Request) -> list[tuple[Format, str]]:
     return [(form, p) for form in FORMATS if form.name in (request.formats or (form.name,)) for p in precisions]
 
 
-def _reference(prepared: Prepared) -> NDArray[np.float32]:
+def _reference(prepared: Prepared, images: Image32) -> NDArray[np.float32]:
+    """The reference's logits of normalised cells."""
     m = prepared.automaton
-    return NumpyBackend(m.architecture, m.weights, m.fire)(prepared.normalised(prepared.cells)).logits
+    return NumpyBackend(m.architecture, m.weights, m.fire)(images).logits
 
 
 def _right(prepared: Prepared, form: Format, graph: bytes) -> dict[str, Any]:
@@ -104,7 +108,7 @@ def _right(prepared: Prepared, form: Format, graph: bytes) -> dict[str, Any]:
     classes = np.array(prepared.manifest.classes)
     white = classes[prepared.labelled.labels] != ARTEFACT
     images = prepared.normalised(prepared.labelled.images[white])
-    answers = np.concatenate([runner(form.name, graph)(images)["logits"]]).argmax(1)
+    answers = runner(form.name, graph)(images)["logits"].argmax(1)
     return {"labelled": len(images), "right": int((answers == prepared.labelled.labels[white]).sum())}
 
 
@@ -120,7 +124,7 @@ def _contents(prepared: Prepared, graphs: dict[str, bytes], measured: list[dict[
     """All files of the bundle."""
     m = prepared.automaton
     golden = prepared.normalised(prepared.golden)
-    logits = {"logits": NumpyBackend(m.architecture, m.weights, m.fire)(golden).logits}
+    logits = {"logits": _reference(prepared, golden)}
     for form in FORMATS:
         for precision in form.precisions:
             file = form.file(precision)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +59,8 @@ class Parity:
     """None: no cell is sure."""
     steps: dict[str, list[float]]
     """Tensor -> relative L2 error in each step, over ``TRACED`` cells."""
+    graph: bytes
+    """What was measured: the file, if it may be written."""
 
     def problem(self) -> str | None:
         """One sentence on what is beyond its bound, and where it began; None: nothing."""
@@ -106,26 +109,32 @@ def measure(form: str, precision: str, automaton: Automaton, images: Image32, re
     reference : (n, classes) the reference's logits of them
     """
     file = next(f for f in FORMATS if f.name == form).file(precision)
-    answers = runner(form, build(form, precision, automaton))(images)
-    traced = images[:: max(1, len(images) // TRACED)][:TRACED]
-    inside = runner(form, build(form, precision, automaton, probe=True))(traced)
-    expected = trace(automaton, traced)
-    steps = {
-        tensor: [error(inside[f"{tensor}/{n}"], expected[f"{tensor}/{n}"]) for n in range(1, len(automaton.fire) + 1)]
-        for tensor in TENSORS
-        if f"{tensor}/1" in inside
-    }
-    logits, states = (
-        answers["logits"],
-        [error(s[None], r[None]) for s, r in zip(inside["state"], expected["state"], strict=True)],
-    )
+    graph = build(form, precision, automaton)
+    logits = runner(form, graph)(images)["logits"]
+    states, steps = _inside(form, precision, automaton, images[:: max(1, len(images) // TRACED)][:TRACED])
     best, same = np.sort(reference, 1), logits.argmax(1) == reference.argmax(1)
     sure = best[:, -1] - best[:, -2] > SURE_LOGITS
     largest = float(np.abs(logits - reference).max() / np.abs(reference).max())
     return Parity(
         file, precision, len(images), largest, float(np.median(states)), float(same.mean()),
-        float(same[sure].mean()) if sure.any() else None, steps,
+        float(same[sure].mean()) if sure.any() else None, steps, graph,
     )  # fmt: skip
+
+
+def _inside(form: str, precision: str, automaton: Automaton, images: Image32) -> tuple[list[float], dict[str, list[float]]]:
+    """Error of each cell's last state, and of each tensor in each step over all cells.
+
+    What is compared is let go: the insides of one cell of the paper's automaton are 800 MB.
+    """
+    run = runner(form, build(form, precision, automaton, probe=True))
+    found = [run(images[n : n + 1]) for n in range(len(images))]
+    steps: dict[str, list[float]] = {tensor: [] for tensor in TENSORS if f"{tensor}/1" in found[0]}
+    last: NDArray[np.float32] = np.empty(0, np.float32)
+    for number, expected in enumerate(trace(automaton, images), start=1):
+        for tensor, errors in steps.items():
+            errors.append(error(np.concatenate([one.pop(f"{tensor}/{number}") for one in found]), expected[tensor]))
+        last = expected["state"]
+    return [error(one["state"], state[None]) for one, state in zip(found, last, strict=True)], steps
 
 
 def error(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
@@ -134,18 +143,15 @@ def error(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
     return off / size if size else (np.inf if off else 0.0)
 
 
-def trace(automaton: Automaton, images: Image32) -> dict[str, NDArray[np.float32]]:
-    """What the reference holds: ``perceived/1``, ``hidden/1``, ``delta/1``, ``state/1``, ``perceived/2`` ..., ``state``."""
+def trace(automaton: Automaton, images: Image32) -> Iterator[dict[str, NDArray[np.float32]]]:
+    """What the reference holds in each step, by the names of ``TENSORS``; all cells in one array."""
     backend = NumpyBackend(automaton.architecture, automaton.weights, automaton.fire)
     states = [backend.seed_state(image) for image in images]
-    held: dict[str, NDArray[np.float32]] = {}
-    for number, step in enumerate(automaton.fire, start=1):
+    for step in automaton.fire:
         perceived = np.stack([backend.perception(state, firing_lines(step)) for state in states])
         hidden = np.stack([backend.hidden(one) for one in perceived])
         delta = hidden @ automaton.weights["w2"].T
         delta[..., : automaton.architecture.image_channels] = 0
         for state in states:
             backend.step(state, step)
-        made = (perceived, hidden, delta, np.stack(states))
-        held |= {f"{tensor}/{number}": array for tensor, array in zip(TENSORS, made, strict=True)}
-    return {**held, "state": np.stack(states)}
+        yield dict(zip(TENSORS, (perceived, hidden, delta, np.stack(states)), strict=True))

@@ -91,7 +91,7 @@ def prepare_run(run: Run, folder: Path, data: Path | None, mask_step: int | None
         say(f"{folder}: stopped after epoch {run.facts['epochs_done']}; what it learnt so far is exported")
     _check_step(mask_step, run.architecture.steps)
     cells = calibration_cells(folder)
-    means = channel_means(_automaton(run, mask_step), run, cells)
+    means = channel_means(run, cells)
     if data is None:
         say("without --data: not calibrated and not measured; give the data of the run for a model that is to be used")
         manifest = replace(_manifest(run, UNCALIBRATED, {}), mask_step=mask_step, channel_means=means)
@@ -160,17 +160,16 @@ def prepare_released(file: Path, data: Path | None, say: Callable[[str], None]) 
     return _with_reach(Prepared(manifest, automaton, spread(cells, GOLDEN_CELLS), spread(cells)))
 
 
-def channel_means(automaton: Automaton, run: Run, cells: Image8) -> tuple[float, ...]:
+def channel_means(run: Run, cells: Image8) -> tuple[float, ...]:
     """Mean of each pooled feature over the training cells that a run keeps: what stands for a channel that is taken away.
 
     Parameters
     ----------
     cells : (n, size, size, 3)
     """
-    a = automaton.architecture
     mean, std = (np.asarray(run.facts[key], np.float32) for key in ("mean", "std"))
-    backend = OnnxBackend("model.onnx", build_onnx(a, automaton.weights, automaton.fire), a, threads=2)
-    pooled = [pool(backend(normalised(cells[n : n + 1], mean, std)).state[0], a.pool) for n in range(len(cells))]
+    backend, kind = _exact(run), run.architecture.pool
+    pooled = [pool(backend(normalised(cells[n : n + 1], mean, std)).state[0], kind) for n in range(len(cells))]
     return tuple(round(float(value), 6) for value in np.mean(pooled, axis=0))
 
 

@@ -18,6 +18,8 @@ from nca_edge.records import Image8
 
 MOST_BYTES = 64 << 20
 """A picture, or what comes before the first one, is never longer."""
+FOREIGN_BYTES = 8 << 20
+"""So much without the beginning of any picture is another format: 13 raw frames of 640 x 480."""
 _START = b"\xff\xd8\xff"
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 """A marker inside the coded picture: neither a stuffed byte nor a restart."""
@@ -33,6 +35,8 @@ class JpegStream:
         """How far the picture at the start of the buffer was looked through."""
         self._coded = False
         """Whether that place lies in its coded part."""
+        self._foreign = 0
+        """Bytes since the last beginning of a picture."""
         self.torn = 0
         """Pictures that were not whole."""
 
@@ -53,7 +57,7 @@ class JpegStream:
         found = []
         while (picture := self._next()) is not None:
             found.append(picture)
-        if len(self._buffer) > MOST_BYTES:
+        if len(self._buffer) > MOST_BYTES or self._foreign > FOREIGN_BYTES:
             raise CameraError("The camera sends something that is no JPEG picture: choose MJPEG as its format.")
         return found
 
@@ -76,8 +80,10 @@ class JpegStream:
         start = self._buffer.find(_START)
         if start < 0:
             if len(self._buffer) > 4096:
+                self._foreign += len(self._buffer) - 2
                 del self._buffer[:-2]
             return False
+        self._foreign = 0
         self._drop(start)
         self._at = 2
         return True

@@ -107,7 +107,8 @@ class Reader:
         shot = self._shot
         if shot is None or shot.number <= self._taken:
             return False
-        return not self.source.live or time.monotonic() - shot.at_s <= STALE_S
+        # An image that was written into a watched folder does not age: the one before it may take long to be read.
+        return not self.source.live or self.source.every or time.monotonic() - shot.at_s <= STALE_S
 
     def _run(self) -> None:
         try:
@@ -118,6 +119,8 @@ class Reader:
                 self._read_on()
                 if self._state == "ended":
                     return
+                # One that opens at once and fails at once is not asked without end, and its state is there to be seen.
+                self._stop.wait(RETRY_S)
         finally:
             self.source.close()
 

@@ -57,12 +57,12 @@ def main() -> None:
         say(str(error))
         sys.exit(error.exit_code)
     except SystemExit as done:
-        if done.code == cells.INTERRUPTED:  # typer makes this of Ctrl-C, without a word
+        if done.code == microscope.INTERRUPTED:  # typer makes this of Ctrl-C, without a word
             say("Stopped.")
         raise
     except KeyboardInterrupt:
         say("Stopped.")
-        sys.exit(cells.INTERRUPTED)
+        sys.exit(microscope.INTERRUPTED)
     except BrokenPipeError:
         silence(sys.stdout)  # whoever read us is gone: nothing to tell
         sys.exit(1)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from nca_edge import RESEARCH_USE
-from nca_edge.cli.microscope import live_run, source_of
+from nca_edge.cli.microscope import INTERRUPTED, live_run, source_of
 from nca_edge.cli.options import (
     AsJson,
     Backend,
@@ -27,12 +27,10 @@ from nca_edge.cli.options import (
     UmPerPx,
     check_scale,
     choice,
+    refuse_calibration,
 )
 from nca_edge.errors import UsageError
 from nca_edge.terminal import bar, print_json, printable, say
-
-INTERRUPTED = 130
-"""Exit code after Ctrl-C or SIGTERM, as shells have it."""
 
 
 def run(
@@ -65,10 +63,7 @@ def run(
 
         asked = LiveRequest(named, out, session, um_per_px, target, chosen, calibration, operator)
         raise typer.Exit(live_run(asked, as_json))
-    if calibration is not None:
-        raise UsageError(
-            "--calibration is for a camera; images of files bring their own light, give --um-per-px for their scale."
-        )
+    refuse_calibration(calibration)
     request = runner.RunRequest(Path(named), out, session, um_per_px, target, chosen)
     if as_json:
         outcome = runner.run(request, lambda reading, done, total: print_json(runner.reading_json(reading)), say)

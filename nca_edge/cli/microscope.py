@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from nca_edge.live.start import LiveCount
 
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C or SIGTERM, as shells have it."""
+
+
 def source_of(source: str | None, camera: bool) -> str:
     """What the user named; UsageError for both or neither."""
     if source is not None and camera:
@@ -45,7 +49,7 @@ def live_run(request: "LiveRequest", as_json: bool) -> int:
         print_json(runner.summary_json(outcome))
     else:
         typer.echo(runner.summary_text(outcome))
-    return 130 if interrupted else 1 if failures else 0
+    return INTERRUPTED if interrupted else 1 if failures else 0
 
 
 class _Interrupts:

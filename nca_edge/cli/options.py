@@ -70,6 +70,14 @@ def check_scale(um_per_px: float | None) -> None:
         raise UsageError(f"--um-per-px {um_per_px:g}: a microscope gives 0.01 to 2 um per pixel; check the unit.")
 
 
+def refuse_calibration(calibration: Path | None) -> None:
+    """Of a source that is no camera."""
+    if calibration is not None:
+        raise UsageError(
+            "--calibration is for a camera; images of files bring their own light, give --um-per-px for their scale."
+        )
+
+
 def stand(module: str, extra: str, what: str) -> Any:
     """Import a package that stands above the runtime, or say which extra brings what it needs."""
     try:

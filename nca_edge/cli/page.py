@@ -3,11 +3,11 @@
 # No `from __future__ import annotations` here: typer reads the annotations of commands at run time.
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nca_edge.cli.microscope import source_of
+from nca_edge.cli.microscope import INTERRUPTED, source_of
 from nca_edge.cli.options import (
     AsJson,
     Backend,
@@ -22,14 +22,19 @@ from nca_edge.cli.options import (
     UmPerPx,
     check_scale,
     choice,
+    refuse_calibration,
 )
 from nca_edge.errors import UsageError
-from nca_edge.terminal import print_json, say
+from nca_edge.terminal import bar, print_json, say
+
+if TYPE_CHECKING:
+    from nca_edge.runner import RunRequest
 
 
 def serve(
     source: Annotated[
-        str | None, typer.Argument(help="A camera, such as v4l2:0 or test: (simulated).", metavar="[SOURCE]")
+        str | None,
+        typer.Argument(help="A camera, such as v4l2:0 or test: (simulated); or a folder of fields.", metavar="[SOURCE]"),
     ] = None,
     camera: Camera = False,
     out: Out = None,
@@ -60,7 +65,9 @@ def serve(
     as_json: AsJson = False,
 ) -> None:
     """The page: count at the microscope, look through the cells, sign; or review a session (needs the web extra)."""
+    from nca_edge.camera import is_live
     from nca_edge.live import LiveRequest
+    from nca_edge.runner import RunRequest
     from nca_edge.session import SlideFacts
     from nca_edge.web import address as addresses
     from nca_edge.web import serving
@@ -69,12 +76,27 @@ def serve(
     if out is not None and session is not None:
         raise UsageError("--out begins a session and --session goes on with one: give one of them.")
     live = None
-    if camera or source is not None:
-        chosen = choice(model, backend, precision, threads)
-        live = LiveRequest(source_of(source, camera), out, session, um_per_px, target, chosen, calibration, operator)
     address = addresses.Address(host, port, cert, key, new_token)
     facts = SlideFacts(specimen, slide, operator, target).cleaned()
+    if camera or source is not None:
+        named, chosen = source_of(source, camera), choice(model, backend, precision, threads)
+        if is_live(named):
+            live = LiveRequest(named, out, session, um_per_px, target, chosen, calibration, operator)
+        else:
+            addresses.check(address, language)  # before minutes of reading
+            refuse_calibration(calibration)
+            session = _read(RunRequest(Path(named), out, session, um_per_px, target, chosen))
     serving.run(serving.ServeRequest(address, live, session, facts, language, outbox), say, lambda url: _show(url, as_json))
+
+
+def _read(request: "RunRequest") -> Path:
+    """Read a folder of fields as ``run`` does; the session, to be looked through."""
+    from nca_edge.runner import run
+
+    outcome = run(request, lambda reading, done, total: bar(done, total), say)
+    if outcome.interrupted:
+        raise typer.Exit(INTERRUPTED)
+    return outcome.folder
 
 
 def _show(url: str, as_json: bool) -> None:

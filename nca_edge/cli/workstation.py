@@ -54,7 +54,7 @@ def export(
     source: Annotated[
         Path | None,
         typer.Argument(
-            help="A run, a bundle or a released .pt; default: the newest run in ./runs, else the shipped model.",
+            help="A run, a bundle or a released .pt; default: the newest finished run in ./runs, else the shipped model.",
             metavar="[RUN]",
         ),
     ] = None,

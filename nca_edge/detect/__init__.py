@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from nca_edge.detect.cells import cell_bodies, is_nucleus, joined_lobes, nucleus_lobes
+from nca_edge.detect.cells import cell_bodies, is_nucleus, is_stained, joined_lobes, nucleus_lobes
 from nca_edge.detect.contrast import contrast_maps, estimated_um_per_px, red_reference
+from nca_edge.detect.joining import joined_pieces
 from nca_edge.preprocess import resize
 from nca_edge.records import Box, Detection, Image32, RedCells
 
@@ -43,16 +44,20 @@ def white_cells(corrected: Image32, red: RedCells, um_per_px: float | None) -> l
     maps = contrast_maps(corrected if shrink == 1.0 else resize(corrected, *size), reference, 0.4 * px_per_um)
     lobes, count = nucleus_lobes(maps.contrast, px_per_um)
     bodies = cell_bodies(maps, lobes, px_per_um)
-    owner = joined_lobes(lobes, bodies, count, px_per_um)
+    owner = joined_pieces(joined_lobes(lobes, bodies, count, px_per_um), lobes, maps, px_per_um)
     cells, nuclei = owner[bodies], owner[lobes]
     found = []
     for index, slices in enumerate(ndimage.find_objects(cells, count), start=1):
-        if slices is None or not is_nucleus(nuclei[slices] == index, px_per_um):
+        if slices is None:
+            continue
+        part = nuclei[slices] == index
+        red_part, green_part, blue_part = (plane[slices] for plane in maps.planes)
+        if not (is_nucleus(part, px_per_um) and is_stained(part, (red_part, green_part, blue_part))):
             continue
         rows, cols = slices
         border = rows.start == 0 or cols.start == 0 or rows.stop == size[0] or cols.stop == size[1]
         x0, y0 = int(cols.start * width / size[1]), int(rows.start * height / size[0])
         x1, y1 = int(np.ceil(cols.stop * width / size[1])), int(np.ceil(rows.stop * height / size[0]))
-        score = float(np.percentile(maps.contrast[slices][nuclei[slices] == index], 75))
+        score = float(np.percentile(maps.contrast[slices][part], 75))
         found.append(Detection(Box(x0, y0, min(x1, width) - x0, min(y1, height) - y0), border, score))
     return sorted(found, key=lambda cell: (cell.box.y, cell.box.x, cell.box.w, cell.box.h))

@@ -20,6 +20,13 @@ SEED_CONTRAST = 0.6
 """A nucleus exceeds the red cells by this much, in units of half their absorbance plus twice its spread."""
 
 
+DARKEST = 0.001
+"""Share of a field that is darker than what counts as its darkest, at least."""
+
+OF_DARKEST = 0.4
+"""A nucleus has this share of the contrast of the darkest of its field."""
+
+
 @dataclass(frozen=True, slots=True)
 class Maps:
     """One field at working resolution."""
@@ -28,6 +35,15 @@ class Maps:
     """(height, width) float32, how much darker and differently coloured than the red cells; 0 on background and red cells."""
     hue: Image32
     """(height, width) float32, absorbance that no amount of red cell explains."""
+    planes: tuple[Image32, Image32, Image32]
+    """Absorbance in R, G, B, (height, width) float32 each."""
+    red_total: float
+    """Absorbance of a typical red cell, summed over channels."""
+
+    @property
+    def total(self) -> Image32:
+        """Absorbance summed over channels, (height, width) float32."""
+        return self.planes[0] + self.planes[1] + self.planes[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +81,7 @@ def estimated_um_per_px(corrected: Image32, red: RedCells, reference: Reference)
         return RED_CELL_UM / red.diameter_px
     small = _thumbnail(corrected)
     contrast = contrast_maps(small, reference, 1.0).contrast
-    dark = contrast > seed_level(contrast)
+    dark = contrast > seed_level(contrast, 0)
     if not dark.any():
         return RED_CELL_UM / 30.0
     thickest = float(ndimage.distance_transform_edt(np.pad(dark, 1)).max())
@@ -93,7 +109,8 @@ def contrast_maps(image: Image32, reference: Reference, sigma: float) -> Maps:
     from scipy import ndimage
 
     # Plane by plane: sums over a last axis of three cost numpy ten times as much, and full-size fields would not fit.
-    planes = [ndimage.gaussian_filter(absorbance(image[..., c]), sigma) for c in range(3)]
+    red, green, blue = (ndimage.gaussian_filter(absorbance(image[..., c]), sigma) for c in range(3))
+    planes = red, green, blue
     direction = reference.absorbance / max(float(np.linalg.norm(reference.absorbance)), 1e-6)
     along = np.zeros_like(planes[0])
     for plane, share in zip(planes, direction, strict=True):
@@ -107,10 +124,17 @@ def contrast_maps(image: Image32, reference: Reference, sigma: float) -> Maps:
     contrast *= 0.5
     contrast += hue
     contrast /= unit
-    return Maps(contrast, hue)
+    return Maps(contrast, hue, planes, float(reference.absorbance.sum()))
 
 
-def seed_level(contrast: Image32) -> float:
+def seed_level(contrast: Image32, least_px: float) -> float:
     """Contrast above which a pixel may be nucleus: fixed from below, relative to the darkest of the field where stain is
-    strong."""
-    return max(SEED_CONTRAST, 0.4 * float(np.percentile(contrast, 99.9)))
+    strong.
+
+    Parameters
+    ----------
+    least_px : pixels of the smallest nucleus. As many and more are darker than what counts as the darkest: a dot of ink of
+        1.8 um was the darkest thousandth of a field, and no nucleus came near it.
+    """
+    share = max(DARKEST, least_px / contrast.size)
+    return max(SEED_CONTRAST, OF_DARKEST * float(np.percentile(contrast, 100.0 * max(0.0, 1.0 - share))))

@@ -141,7 +141,12 @@ def _maps(image: Image.Image, draw: Pen, explanation: Explanation) -> None:
     captions = [caption(c.channel, c.relevance) for c in explanation.top_channels]
     tiles(image, draw, (left, TOP), (maps, peaks(explanation)), captions)
     at = (left, TOP + PICTURE + 7)
-    write(draw, at, "Dark blue: a channel's least value, yellow: its largest. Ring: where it had its say.", 17, SOFT)
+    several = explanation.looks > 1
+    words = f"Dark blue: a channel's least value, yellow: its largest. Ring: where it had its say{'' if several else '.'}"
+    write(draw, at, words, 17, SOFT)
+    if several:
+        at = (left, TOP + PICTURE + 28)
+        write(draw, at, f"(of {explanation.looks} looks, turned and mirrored, the one in which it said most).", 17, SOFT)
 
 
 def _measures(draw: Pen, at: tuple[int, int], case: Case) -> None:
@@ -181,4 +186,6 @@ def measure_lines(measures: Measures) -> list[tuple[str, str]]:
 
 
 def _relevance_title(explanation: Explanation) -> str:
-    return "Relevance, adds up to the " + ("difference of logits" if explanation.against else "class logit")
+    """What the bars are, and of how many looks."""
+    total = "difference of logits" if explanation.against else "class logit"
+    return f"Relevance, adds up to the {total}" + (f"; mean of {explanation.looks} looks" if explanation.looks > 1 else "")

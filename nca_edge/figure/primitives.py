@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from functools import cache
 
 from PIL import Image, ImageDraw, ImageFont
@@ -27,9 +28,8 @@ def write(draw: Pen, at: tuple[int, int], text: str, size: int, ink: Colour = IN
     text = text.encode("ascii", "backslashreplace").decode("ascii")
     letters = font(size)
     if letters.getlength(text) > width:
-        while text and letters.getlength(f"{text}...") > width:
-            text = text[:-1]
-        text += "..."
+        too_long = bisect_left(range(len(text)), True, key=lambda n: letters.getlength(f"{text[:n]}...") > width)
+        text = text[: max(0, too_long - 1)] + "..."
     draw.text(at, text, ink, letters)
 
 

@@ -16,7 +16,8 @@ session, ``live.folder`` its folder; with ``begin`` all is closed at the end of 
 """
 
 from nca_edge.live.events import FieldState, LiveEvent
-from nca_edge.live.run import LiveOptions, LiveRun
+from nca_edge.live.options import LiveOptions
+from nca_edge.live.run import LiveRun
 from nca_edge.live.start import LiveRequest, begin
 
 __all__ = ["FieldState", "LiveEvent", "LiveOptions", "LiveRequest", "LiveRun", "begin"]

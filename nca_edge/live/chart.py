@@ -5,12 +5,11 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-import numpy as np
-
-from nca_edge.live.glance import Glance, Kept, Match, match
-from nca_edge.records import Box, CellReading
+from nca_edge.live.glance import Glance, Match, match
+from nca_edge.live.place import Join, Place, Position, covered, freed, on_sheet, shared, spot_of
+from nca_edge.records import CellReading
 
 SURE, SURE_SMALL = 0.80, 0.87
 """Least likeness of two frames of one place, where they share more or less than ``SMALL`` of a frame. Measured on 40 fields of
@@ -20,60 +19,12 @@ COVERED = 0.97
 """Share of a frame that was read before for it to count as seen."""
 NEAR = 3
 """Places that are compared where the position is known already."""
-HELD = 60
-"""Whole glances that are held, 700 kB each."""
+HELD = 8
+"""Whole glances that are held, 700 kB each: those near by, asked for again and again. The others are made anew in 1 ms, a
+fifth of what comparing takes; 60 of them were 42 MB that a long count grew by."""
 LOOKED_BACK = 400
-"""Places that are compared where it is not, the newest first."""
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """The upper left corner of a frame on one sheet: places that are connected share a sheet."""
-
-    sheet: int
-    x: float
-    y: float
-    """px of the camera's frame."""
-
-    def moved(self, dx: float, dy: float) -> Position:
-        """This position, shifted."""
-        return Position(self.sheet, self.x + dx, self.y + dy)
-
-
-@dataclass(frozen=True, slots=True)
-class Spot:
-    """A cell that was read, in px of its sheet."""
-
-    x: float
-    y: float
-    w: float
-    h: float
-    border: bool
-
-    def same(self, other: Spot) -> bool:
-        """Whether both are one cell: the centre of the one lies well within the other."""
-        return self._holds(other) or other._holds(self)
-
-    def _holds(self, other: Spot) -> bool:
-        x, y = other.x + other.w / 2, other.y + other.h / 2
-        # A clipped box ends where the frame did: its cell goes on there.
-        slack = 0.05 if self.border or other.border else -0.05
-        return (
-            self.x - slack * self.w <= x <= self.x + (1 + slack) * self.w
-            and self.y - slack * self.h <= y <= self.y + (1 + slack) * self.h
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """One field that was read."""
-
-    name: str
-    position: Position
-    size: tuple[int, int]
-    """(width, height) px."""
-    glance: Kept
-    spots: tuple[Spot, ...]
+"""Places that are compared where it is not, the newest first. Of older ones the small picture is given up, so that memory
+does not grow with the count: what lies there is known as long as the stage is followed, and not found by its looks."""
 
 
 class Chart:
@@ -82,6 +33,8 @@ class Chart:
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._places: list[Place] = []
+        self._unwritten: dict[str, Place] = {}
+        self._joins: tuple[Join, ...] = ()
         self._sheets = 0
         self._whole: OrderedDict[str, Glance] = OrderedDict()
 
@@ -99,14 +52,16 @@ class Chart:
         with self._lock:
             places = list(self._places)
         if guess is not None:
-            near = sorted((p for p in places if _shared(p, guess, size) > 0.1), key=lambda p: -_shared(p, guess, size))[:NEAR]
-            for place in near:
+            near = [p for p in places if p.glance is not None and shared(p, guess, size) > 0.1]
+            for place in sorted(near, key=lambda p: -shared(p, guess, size))[:NEAR]:
                 found = match(self._glance(place), seen)
                 if found is not None and _is_sure(found):
                     return place.position.moved(found.dx, found.dy)
             return guess  # the way the stage moved was followed frame by frame, and that is enough
         best: tuple[float, Position] | None = None
         for place in reversed(places[-LOOKED_BACK:]):
+            if place.glance is None:
+                continue
             found = match(self._glance(place), seen)
             if found is not None and _is_sure(found):
                 weight = found.likeness * found.overlap**0.25
@@ -125,14 +80,14 @@ class Chart:
     def seen(self, position: Position, size: tuple[int, int]) -> bool:
         """Whether all that a frame shows was read before, and no cell that was cut then lies further inside now."""
         with self._lock:
-            near = [p for p in self._places if _shared(p, position, size) > 0.0]
-        if not near or _covered(near, position, size) < COVERED:
+            near = [p for p in self._places if shared(p, position, size) > 0.0]
+        if not near or covered(near, position, size) < COVERED:
             return False
         counted = [spot for p in near for spot in p.spots if not spot.border]
         slack = 0.015 * max(size)
         for place in near:
             for spot in place.spots:
-                if spot.border and not any(spot.same(other) for other in counted) and _freed(spot, place, position, slack):
+                if spot.border and not any(spot.same(other) for other in counted) and freed(spot, place, position, slack):
                     return False
         return True
 
@@ -148,85 +103,97 @@ class Chart:
         return tuple(replace(cell, cell=n) for n, cell in enumerate(left, start=1))
 
     def add(self, place: Place) -> None:
-        """Remember a field that was read; sheets that it connects become one."""
+        """Remember a field that was read. One thread alone may add and connect."""
         with self._lock:
-            others = [p for p in self._places if p.position.sheet != place.position.sheet]
-            here = place.glance.glance() if others else None
-            for other in others[-LOOKED_BACK:]:
-                found = match(self._glance(other), here, 0.15) if here is not None else None
-                if found is not None and _is_sure(found):
-                    self._join(other.position.moved(found.dx, found.dy), place.position)
-            self._places.append(place)
+            place, self._joins = replace(place, joins=self._joins), ()
+            self._unwritten[place.name] = place
+            self._append(place)
+
+    def connect(self, name: str) -> None:
+        """Make sheets that a field connects one. Compares it with all others: 0.5 s for hundreds, so that its cells need not
+        wait for it, nor, without the lock, the camera's pictures."""
+        with self._lock:
+            place = next((p for p in reversed(self._places) if p.name == name), None)
+            others = [p for p in self._places[-LOOKED_BACK:] if place and p.position.sheet != place.position.sheet]
+        if place is None or place.glance is None or not others:
+            return
+        here, at = place.glance.glance(), place.position
+        joins: dict[int, Join] = {}
+        for other in others:
+            if other.position.sheet in joins:
+                continue
+            found = match(self._glance(other), here, 0.15)
+            if found is not None and _is_sure(found):
+                there = other.position.moved(found.dx, found.dy)
+                joins[there.sheet] = Join(there.sheet, at.sheet, at.x - there.x, at.y - there.y)
+        with self._lock:
+            self._join(tuple(joins.values()))
+            self._joins += tuple(joins.values())
+
+    def unwritten(self, name: str) -> Place | None:
+        """A place as it was added, while it is not written down; None for a field that has none."""
+        with self._lock:
+            return self._unwritten.get(name)
+
+    def written(self, name: str) -> None:
+        """It is on the disk."""
+        with self._lock:
+            self._unwritten.pop(name, None)
+
+    def restore(self, places: Iterable[Place], names: set[str]) -> None:
+        """Know the places of earlier sittings again.
+
+        Parameters
+        ----------
+        places : as they were added, in this order
+        names : fields that count; of the others only what they connected is used
+        """
+        with self._lock:
+            for place in places:
+                self._sheets = max(self._sheets, place.position.sheet)
+                self._places = [p for p in self._places if p.name != place.name]
+                self._join(place.joins)
+                self._append(place)
+            self._places = [p for p in self._places if p.name in names]
+
+    def places(self) -> tuple[Place, ...]:
+        """All places as they lie now, in the order in which they were read."""
+        with self._lock:
+            return tuple(replace(place, joins=()) for place in self._places)
 
     def forget(self, name: str) -> None:
         """Take a field back: its cells may be read again."""
         with self._lock:
             self._places = [p for p in self._places if p.name != name]
+            self._unwritten.pop(name, None)
 
     def _glance(self, place: Place) -> Glance:
         """The whole glance of a place; those that were asked for last are held."""
         with self._lock:
-            whole = self._whole.pop(place.name, None) or place.glance.glance()
+            whole = self._whole.pop(place.name, None)
+            if whole is None and place.glance is not None:
+                whole = place.glance.glance()
+            if whole is None:
+                raise ValueError(f"{place.name} is kept without its picture")
             self._whole[place.name] = whole
             if len(self._whole) > HELD:
                 self._whole.popitem(last=False)
         return whole
 
-    def _join(self, there: Position, here: Position) -> None:
-        """Move the sheet of ``there`` so that it lies on ``here``'s."""
-        if there.sheet == here.sheet:
-            return
-        dx, dy = here.x - there.x, here.y - there.y
-        self._places = [_on_sheet(p, here.sheet, dx, dy) if p.position.sheet == there.sheet else p for p in self._places]
+    def _join(self, joins: tuple[Join, ...]) -> None:
+        """Under the lock: move what lies on sheets that are no more."""
+        for join in joins:
+            self._places = [
+                on_sheet(p, join.onto, join.dx, join.dy) if p.position.sheet == join.sheet else p for p in self._places
+            ]
 
-
-def spot_of(box: Box, border: bool, position: Position) -> Spot:
-    """A box of a frame, on its sheet."""
-    return Spot(box.x + position.x, box.y + position.y, box.w, box.h, border)
-
-
-def _on_sheet(place: Place, sheet: int, dx: float, dy: float) -> Place:
-    old = place.position
-    spots = tuple(replace(s, x=s.x + dx, y=s.y + dy) for s in place.spots)
-    return replace(place, position=Position(sheet, old.x + dx, old.y + dy), spots=spots)
+    def _append(self, place: Place) -> None:
+        """Under the lock."""
+        self._places.append(place)
+        old = len(self._places) - LOOKED_BACK - 1
+        if old >= 0 and self._places[old].glance is not None:
+            self._places[old] = replace(self._places[old], glance=None)
 
 
 def _is_sure(found: Match) -> bool:
     return found.likeness >= (SURE if found.overlap >= SMALL else SURE_SMALL)
-
-
-def _shared(place: Place, position: Position, size: tuple[int, int]) -> float:
-    """Share of a frame that a place covers."""
-    if place.position.sheet != position.sheet:
-        return 0.0
-    w = min(place.position.x + place.size[0], position.x + size[0]) - max(place.position.x, position.x)
-    h = min(place.position.y + place.size[1], position.y + size[1]) - max(place.position.y, position.y)
-    return max(0.0, w) * max(0.0, h) / (size[0] * size[1])
-
-
-def _covered(places: list[Place], position: Position, size: tuple[int, int]) -> float:
-    """Share of a frame that places cover together."""
-    step = max(1, max(size) // 100)
-    x, y = np.arange(0, size[0], step) + position.x, np.arange(0, size[1], step) + position.y
-    out = np.zeros((len(y), len(x)), np.bool_)
-    for p in places:
-        rows = (y >= p.position.y) & (y < p.position.y + p.size[1])
-        cols = (x >= p.position.x) & (x < p.position.x + p.size[0])
-        out |= rows[:, None] & cols[None, :]
-    return float(out.mean())
-
-
-def _freed(spot: Spot, place: Place, position: Position, slack: float) -> bool:
-    """Whether a cell that a place's edge cut now shows more of itself: each edge that cut it lies ``slack`` px inside."""
-    px, py = place.position.x, place.position.y
-    right, bottom = px + place.size[0], py + place.size[1]
-    freed = True
-    if spot.x <= px + 1:
-        freed &= position.x <= px - slack
-    if spot.y <= py + 1:
-        freed &= position.y <= py - slack
-    if spot.x + spot.w >= right - 1:
-        freed &= position.x + place.size[0] >= right + slack
-    if spot.y + spot.h >= bottom - 1:
-        freed &= position.y + place.size[1] >= bottom + slack
-    return freed

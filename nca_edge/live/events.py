@@ -50,6 +50,8 @@ class LiveEvent:
     """Fields that are committed and not taken back."""
     text: str
     """One sentence for a person; may be empty."""
+    delay_s: float | None = None
+    """From the picture's arrival to its committed cells, s; of ``field`` events of a live camera only."""
 
 
 class Feed:

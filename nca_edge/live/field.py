@@ -9,8 +9,10 @@ import numpy as np
 
 from nca_edge.calibration import Calibration
 from nca_edge.classifier import Classifier
-from nca_edge.live.chart import Chart, Place, spot_of
+from nca_edge.live.chart import Chart
 from nca_edge.live.glance import keep
+from nca_edge.live.pieces import whole_cells
+from nca_edge.live.place import Place, spot_of
 from nca_edge.live.watcher import Answer, Look
 from nca_edge.pipeline import read_field
 from nca_edge.records import Frame, Image8, Image32, Reading
@@ -50,8 +52,11 @@ class Analyst:
                 return None, "blurred"
             again, self._refused = look.rest == self._refused, look.rest
             return None if again else reading, "rejected"
-        if reading.scale is not None and reading.scale.source == "red_cells":
-            self._scales.append(reading.scale.um_per_px)
+        if reading.scale is not None:
+            if reading.scale.source == "red_cells":
+                self._scales.append(reading.scale.um_per_px)
+            cells = whole_cells(reading.cells, reading.scale.um_per_px, self._classifier.view_um)
+            reading = replace(reading, cells=cells)
         if look.position is None:
             return reading, "counted"
         cells = self._chart.fresh(reading.cells, look.position)

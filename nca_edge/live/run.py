@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from nca_edge.calibration import Calibration
+from nca_edge import memory
 from nca_edge.camera.protocol import Shot
 from nca_edge.camera.reader import Reader
 from nca_edge.classifier import Classifier
@@ -19,6 +19,7 @@ from nca_edge.live.chart import Chart
 from nca_edge.live.count import Count
 from nca_edge.live.events import Feed, FieldState, Kind, LiveEvent, view_of
 from nca_edge.live.field import Analyst
+from nca_edge.live.options import LiveOptions
 from nca_edge.live.stage import Stage
 from nca_edge.live.watcher import Look, Watcher
 from nca_edge.records import Image8, Reading
@@ -30,22 +31,6 @@ LATE_TRIES = 3
 """How often it is tried again after the count was stopped."""
 WAITING_FIELDS = 4
 """Read fields that may wait to be stored; then reading waits."""
-
-
-@dataclass(frozen=True, slots=True)
-class LiveOptions:
-    """What the user asked for."""
-
-    um_per_px: float | None = None
-    """Scale; None: estimated from each field."""
-    target: int | None = None
-    """End at so many counted leukocytes; None: when stopped."""
-    calibration: Calibration | None = None
-    """Of the microscope: its light is divided out of every field; None: each field's own light alone."""
-    view_px: int = 960
-    """Long side of the pictures in events, at most."""
-    operator: str = "operator"
-    """Who takes fields back, for the session's log."""
 
 
 class LiveRun:
@@ -62,11 +47,13 @@ class LiveRun:
         self._analyst.known(
             [f.um_per_px for f in session.fields() if f.scale_source == "red_cells" and f.um_per_px is not None]
         )
-        self._count = Count(session, options.operator)
+        self._count = Count(session, options.operator, self.chart)
+        self.earlier = self._count.earlier
+        """What is known of the places of earlier sittings, for a person; empty where there was none."""
         self._feed = Feed()
         self._to_read: queue.Queue[tuple[Shot, Look]] = queue.Queue(1)
-        self._to_store: queue.Queue[Reading | _Undo] = queue.Queue(WAITING_FIELDS)
-        self._unstored: Reading | _Undo | None = None
+        self._to_store: queue.Queue[_Read | _Undo] = queue.Queue(WAITING_FIELDS)
+        self._unstored: _Read | _Undo | None = None
         self._state: FieldState = "waiting"
         self._paused = threading.Event()
         self._stop = threading.Event()
@@ -184,7 +171,9 @@ class LiveRun:
             reading, answer = self._analyst.read(self._count.next_name(), shot.rgb, look)
             self._watcher.answer(look.rest, answer, look.glance.focus)
             if reading is not None:
-                self._to_store.put(reading)
+                self._to_store.put(_Read(reading, shot.at_s if self.reader.source.live else None))
+                self.chart.connect(reading.field)
+            memory.give_back()
         except UsageError as error:  # the calibration is another camera's: no next field will be better
             self._trouble(str(error), True)
         except BaseException:
@@ -206,7 +195,7 @@ class LiveRun:
             self._to_store.task_done()
             return
         try:
-            done = self._count.undo() if isinstance(work, _Undo) else self._count.commit(work)
+            done = self._count.undo() if isinstance(work, _Undo) else self._count.commit(work.reading)
         except StorageError as error:
             self._publish("trouble", text=str(error))
             if not self._stop.wait(STORE_AGAIN_S):
@@ -222,7 +211,7 @@ class LiveRun:
         if isinstance(work, _Undo):
             self._undone(done)
             return
-        self._publish("field", reading=work, name=work.field)
+        self._publish("field", work, name=work.reading.field)
         if self.options.target is not None and self._count.table.leukocytes >= self.options.target:
             self._full = True
             self._publish("trouble", text=f"The target of {self.options.target} leukocytes is reached.")
@@ -237,11 +226,11 @@ class LiveRun:
         self.chart.forget(name)
         self._publish("undone", name=name, text=f"{name} was taken back: its cells are not counted.")
 
-    def _give_up(self, work: Reading | _Undo, error: StorageError) -> None:
+    def _give_up(self, work: _Read | _Undo, error: StorageError) -> None:
         """The count ends while the disk still refuses."""
         self._unstored = None
         self._to_store.task_done()
-        what = "an undo" if isinstance(work, _Undo) else f"{work.field} ({len(work.cells)} cells)"
+        what = "an undo" if isinstance(work, _Undo) else f"{work.reading.field} ({len(work.reading.cells)} cells)"
         self.failures.append(f"{what} could not be stored: {error}")
 
     def _source_ended(self) -> None:
@@ -258,9 +247,8 @@ class LiveRun:
         said = f"{status.state}: {status.text}" if status.text else status.state
         if said != self._camera_said:
             first, self._camera_said = not self._camera_said, said
-            if not first and status.state != "ended":
-                text = f"camera {status.name}: {status.text}." if status.text else f"camera {status.name}: {status.state}."
-                self._publish("trouble", text=text)
+            if status.state != "ended" and not (first and status.state == "open"):
+                self._publish("trouble", text=f"camera {status.name}: {(status.text or status.state).rstrip('.')}.")
 
     def _trouble(self, text: str, fatal: bool = False) -> None:
         """A stage failed or was restarted."""
@@ -271,13 +259,15 @@ class LiveRun:
             self.stop()
 
     def _publish(
-        self, kind: Kind, frame: Image8 | None = None, reading: Reading | None = None, name: str = "", text: str = ""
+        self, kind: Kind, read: _Read | None = None, frame: Image8 | None = None, name: str = "", text: str = ""
     ) -> None:
         now = time.monotonic()
+        delay_s = None if read is None or read.at_s is None else now - read.at_s
         recent = [t for t in list(self._times) if now - t < 3.0]
         fps = (len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 1 and recent[-1] > recent[0] else 0.0
         camera, table, fields = self.reader.status(), self._count.table, self._count.fields
-        self._feed.publish(LiveEvent(kind, self._state, frame, reading, name, camera, fps, table, fields, text))
+        reading = None if read is None else read.reading
+        self._feed.publish(LiveEvent(kind, self._state, frame, reading, name, camera, fps, table, fields, text, delay_s))
 
     def _end(self) -> None:
         """Wait for the stop, then end stage by stage, so that what was read is stored."""
@@ -289,6 +279,15 @@ class LiveRun:
             time.sleep(0.02)
         self._store_stage.stop()
         self._publish("ended", text=" ".join(self.failures))
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A field to be stored."""
+
+    reading: Reading
+    at_s: float | None
+    """When its picture came, monotonic clock; None: of a recording."""
 
 
 class _Undo:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import sys
+import textwrap
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -26,6 +27,8 @@ STATES = {
 """``FieldState`` for people."""
 KEYS = "space: pause    u: take the last field back    q: stop"
 POLL_S = 0.1
+SAID_LINES = 2
+"""Of the last sentence: what to do stands at its end, which 80 columns would cut off."""
 
 
 class Panel:
@@ -40,14 +43,14 @@ class Panel:
     def draw(self, event: LiveEvent) -> None:
         """Show how everything stands after an event, on stderr."""
         width = _columns()
-        lines = [line[:width] for line in self.lines(event)]
+        lines = [line[:width] for line in self.lines(event, width)]
         up = f"\033[{self._drawn}A" if self._drawn else ""
         sys.stderr.write(up + "".join(f"\r\033[K{line}\n" for line in lines))
         sys.stderr.flush()
         self._drawn = len(lines)
 
-    def lines(self, event: LiveEvent) -> list[str]:
-        """The panel as text; always of as many lines."""
+    def lines(self, event: LiveEvent, width: int = 100) -> list[str]:
+        """The panel as text of so many columns; always of as many lines."""
         if event.reading is not None and event.reading.cells:
             cell = event.reading.cells[-1]
             sure = " (unsure)" if cell.prediction.unsure else ""
@@ -64,14 +67,14 @@ class Panel:
             + (f"  {camera.losses} times lost" if camera.losses else ""),
             f"field   {STATES[event.state]}",
             f"last    {self._last}",
-            f"        {printable(self._said)}",
+            *_in_lines(printable(self._said), width - 8, SAID_LINES),
             "",
-            f"{event.table.leukocytes}{of} leukocytes in {event.fields} fields",
+            f"{event.table.leukocytes}{of} leukocytes in {event.fields} {'field' if event.fields == 1 else 'fields'}",
             f"{'':<22}{'count':>6}{'%':>6}   95 % interval",
             *rows,
             "",
             KEYS,
-            RESEARCH_USE,
+            *textwrap.wrap(RESEARCH_USE, width),
         ]
 
 
@@ -112,6 +115,12 @@ class Keys:
                     return
                 for key in data.decode("ascii", "ignore"):
                     self._pressed(key)
+
+
+def _in_lines(text: str, width: int, n: int) -> list[str]:
+    """A sentence in exactly ``n`` lines below the other facts; what does not fit ends with dots."""
+    lines = textwrap.wrap(text, width, max_lines=n, placeholder=" ...")
+    return [f"        {line}" for line in lines] + [""] * (n - len(lines))
 
 
 def _columns() -> int:

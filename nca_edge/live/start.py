@@ -11,7 +11,8 @@ from nca_edge.calibration import Calibration, of_document, read_calibration
 from nca_edge.camera import Reader, Source, open_uri
 from nca_edge.classifier import ModelChoice
 from nca_edge.errors import UsageError
-from nca_edge.live.run import LiveOptions, LiveRun
+from nca_edge.live.options import LiveOptions
+from nca_edge.live.run import LiveRun
 from nca_edge.runner import RunOutcome, RunRequest, finish, open_session
 from nca_edge.session import Session, SlideFacts
 
@@ -68,12 +69,12 @@ def begin(request: LiveRequest, say: Callable[[str], None], source: Source | Non
     with Reader(source or open_uri(request.source)) as reader, open_session(asked, slide) as (session, classifier):
         calibration = _fixed(session, given)
         say(f"session: {session.folder}")
-        if request.session is not None:
-            say("Places of earlier sittings are not known again: go on where nothing was counted yet.")
         options = LiveOptions(
             session.facts.um_per_px, request.target, calibration, operator=request.operator or "operator at the microscope"
         )
         live = LiveCount(reader, classifier, session, options)
+        if live.earlier:
+            say(live.earlier)
         try:
             yield live
         finally:

@@ -6,9 +6,10 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Literal
 
-from nca_edge.live.chart import Chart, Position
+from nca_edge.live.chart import Chart
 from nca_edge.live.events import FieldState
 from nca_edge.live.glance import EMPTY, Glance, glance, match
+from nca_edge.live.place import Position
 from nca_edge.records import Image8
 
 REST = 0.005

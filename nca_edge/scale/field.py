@@ -60,7 +60,7 @@ def red_cells(corrected: Image32) -> RedCells:
     # The colour is always that of the whole field: five cells in the middle of a crowded one had another, and half of that
     # field was found to be white cells.
     diameter = best.diameter_px if best_share >= MIN_SHARE else 0.0
-    return RedCells(best.n, diameter, whole.absorbance, whole.spread)
+    return RedCells(best.n, diameter, whole.absorbance, whole.spread, best_share, whole.stained)
 
 
 def _first_looks(corrected: Image32, shrink: float) -> list[tuple[RedCells, float]]:
@@ -95,7 +95,8 @@ def _look(corrected: Image32, shrink: float) -> tuple[RedCells, float]:
     middle = [float(np.median(p)) for p in pixels]
     spread = [float(np.median(np.abs(p - m))) for p, m in zip(pixels, middle, strict=True)]
     diameter = 2.0 * VOTE_BIAS * float(np.exp(np.log(discs[:, 2]).mean())) / shrink if len(discs) else 0.0
-    red = RedCells(len(discs), diameter, (middle[0], middle[1], middle[2]), (spread[0], spread[1], spread[2]))
+    level, around = (middle[0], middle[1], middle[2]), (spread[0], spread[1], spread[2])
+    red = RedCells(len(discs), diameter, level, around, 0.0, float(mask.mean()))
     return red, float(covered.sum() / mask.sum()) if diameter * shrink >= RESOLVED_PX else 0.0
 
 

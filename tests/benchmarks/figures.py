@@ -1,6 +1,7 @@
-"""Write README's table of figures from the files that the other programs wrote; a test checks that README still says the same.
+"""Write the tables of figures from the files that the other programs wrote; a test checks that the pages still say the same.
 
-Usage: python tests/benchmarks/figures.py        (rewrites the block between the figures marks in README.md)
+Usage: python tests/benchmarks/figures.py        (rewrites the block between the figures marks in README.md, and that between
+the masks marks in train/README.md)
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "tests" / "benchmarks" / "results"
 BLOCK = re.compile(r"(<!-- figures -->\n).*?(<!-- end of figures -->)", re.DOTALL)
+MASKS = re.compile(r"(<!-- masks -->\n).*?(<!-- end of masks -->)", re.DOTALL)
 
 
 def read(name: str) -> Any:
@@ -93,6 +95,27 @@ def detection_rows() -> list[Row]:
     return rows
 
 
+def gate_rows() -> list[Row]:
+    """What the quality gate refuses and lets through, and cells found through a poor camera."""
+    rows = []
+    gate = read("gate.json")
+    for key, what in (
+        ("good_rejected", "good fields that the gate refuses"),
+        ("bad_passed", "spoilt fields that it lets through"),
+    ):
+        found = gate[key]
+        rows.append(
+            (f"{what}, bccd and chula", percent(found["share"], found["interval"]), f"{found['n']} fields", "gate.json")
+        )
+    for found in read("detection_changes.json"):
+        if found["change"] in ("poor camera", "poorest camera"):
+            file, what = "detection_changes.json", f"{found['set']}, {found['change']}"
+            recall, precision = (percent(found[key], found[f"{key}_interval"]) for key in ("recall", "precision"))
+            rows.append((f"white cells found, {what}", recall, f"{found['true']} boxes", file))
+            rows.append((f"finds that are boxed white cells, {what}", precision, f"{found['found']} finds", file))
+    return rows
+
+
 def mask_rows() -> list[Row]:
     """How well masks meet those that a person drew."""
     rows = []
@@ -121,12 +144,25 @@ def trust_rows() -> list[Row]:
         ("ten strongest channels that stay under flip", share(t["overlap"]["flip"]), tried, file),
         ("ten strongest channels that stay under another fire schedule", share(t["overlap"]["fire"]), tried, file),
         ("ten strongest channels that stay in int8", share(t["overlap"]["precision"]), tried, file),
+        *several_rows(t["several"], file),
         ("cells flagged, relevance outside the cell", share(t["flagged"]["n"] / t["n"]), cells, file),
     ]
 
 
+def several_rows(t: dict[str, Any], file: str) -> list[Row]:
+    """What `classify --explain` shows, from all looks."""
+    cells, whole = f"{t['n']} cells", f"explained from {t['looks']} looks (`classify --explain`)"
+    stay = f"{100 * t['overlap']['rotation']:.1f} %, {100 * t['overlap']['flip']:.1f} %"
+    peaks = f"{100 * t['peaks']['inside']:.1f} %, {100 * t['peaks']['center']:.1f} %"
+    return [
+        (f"{whole}: ten strongest channels that stay under rotation, flip", stay, cells, file),
+        (f"{whole}: area under the deletion curve against random order", f"{t['deletion']['ratio']:.2f}", cells, file),
+        (f"{whole}: relevance that peaks in the cell, its grid cell or its middle", peaks, cells, file),
+    ]
+
+
 def microscope_rows() -> list[Row]:
-    """Simulated pans, and cameras that are pulled and plugged in."""
+    """Simulated pans, cameras that are pulled and plugged in, and a long count."""
     rows = []
     for pan in read("pans.json"):
         n = f"{pan['cells']} cells, {pan['sheets']} sheets"
@@ -137,7 +173,10 @@ def microscope_rows() -> list[Row]:
         back = f"{camera['back_s_median']:.1f} s, at worst {camera['back_s_worst']:.1f} s"
         n = f"{camera['cycles']} cycles, {camera['stale']} stale pictures"
         rows.append((f"a camera that was pulled is back after, {camera['stand_in']} stand-in", back, n, "replug.json"))
-    return rows
+    soak, file = read("soak.json"), "soak.json"
+    n = f"{soak['minutes']:.0f} minutes, {soak['fields_stored']} fields"
+    grown = f"{soak['memory_slope_mb_per_hour']:+.0f} MB an hour, at most {soak['memory_mb_most']:.0f} MB"
+    return [*rows, ("memory of a simulated live count, after its first quarter", grown, n, file)]
 
 
 def machine_rows() -> list[Row]:
@@ -174,17 +213,31 @@ def durability_rows() -> list[Row]:
 def table() -> str:
     """Markdown of the whole block."""
     rows = [
-        *naming_rows(), *detection_rows(), *mask_rows(), *trust_rows(), *microscope_rows(), *machine_rows(), *durability_rows(),
+        *naming_rows(), *detection_rows(), *gate_rows(), *mask_rows(), *trust_rows(), *microscope_rows(),
+        *machine_rows(), *durability_rows(),
     ]  # fmt: skip
     lines = ["| what | figure (95 % interval) | n | file |", "|---|---|---|---|"]
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)]) + "\n"
 
 
+def mask_table() -> str:
+    """Markdown of masks as NCA-WSS makes them, and as we do, on several models."""
+    lines = ["| model | mask | segwbc1 | segwbc2, among red cells |", "|---|---|---|---|"]
+    cells: dict[tuple[str, str], dict[str, str]] = {}
+    for row in read("yardstick.json"):
+        trained = f", after {row['epochs']} of {row['epochs_asked']} epochs" if "epochs" in row else ""
+        cells.setdefault((row["model"] + trained, row["recipe"]), {})[row["set"]] = span(row["cell"], row["interval"])
+    for (model, recipe), found in cells.items():
+        how = "ours" if recipe == "ours" else "last state, first component, Otsu"
+        lines.append(f"| {model} | {how} | {found['segwbc1']} | {found['segwbc2']} |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
-    """Rewrite README's block."""
-    page = ROOT / "README.md"
-    text = page.read_text("utf-8")
-    page.write_text(BLOCK.sub(lambda m: m[1] + table() + m[2], text), "utf-8")
+    """Rewrite the blocks."""
+    for name, block, written in (("README.md", BLOCK, table()), ("train/README.md", MASKS, mask_table())):
+        text = (ROOT / name).read_text("utf-8")
+        (ROOT / name).write_text(block.sub(lambda m, new=written: m[1] + new + m[2], text), "utf-8")
 
 
 if __name__ == "__main__":

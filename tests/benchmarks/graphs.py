@@ -1,6 +1,7 @@
-"""How long one cell takes in each graph, on one thread; and whether one graph of all steps, blocks or single steps are faster.
+"""How long one cell takes in each graph, on one thread; whether one graph of all steps, blocks or single steps are faster; and
+what eight cells cost together, on two threads.
 
-python -m tests.benchmarks.graphs [--rounds 15] [--json FILE]                                      (extras train and export)
+python -m tests.benchmarks.graphs [--rounds 15] [--part latency|blocks|company] [--json FILE]      (extras train and export)
 
 Random weights: no time depends on them. Beside the paper's automaton stands what a user would pick instead: a plain PyTorch
 model as the paper's text reads (``training_step.Plain``), its traced export in ONNX Runtime, and what ONNX Runtime's own tool
@@ -17,6 +18,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ import onnxruntime
 import torch
 
 from nca_edge.automaton import PRESETS, Architecture, draw_fire
+from nca_edge.backends import LitertBackend, OnnxBackend
 from nca_edge.backends.litert import signature_runner
 from nca_edge.formats import FORMATS
 from nca_edge.records import Image32
@@ -37,6 +40,9 @@ from tests.benchmarks.training_step import Plain
 
 BLOCKS = (1, 4, 16)
 """Steps in one graph; the last is the whole of ``edge``."""
+EIGHT = 8
+"""Cells in company."""
+BACKENDS: dict[str, Callable[..., Any]] = {"onnx": OnnxBackend, "litert": LitertBackend}
 Run = Callable[[], object]
 
 
@@ -78,9 +84,9 @@ def instead(m: Automaton) -> dict[str, Run]:
     return runs
 
 
-def _session(graph: bytes) -> Any:
+def _session(graph: bytes, threads: int = 1) -> Any:
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = 1, 3
+    options.intra_op_num_threads, options.log_severity_level = threads, 3
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
@@ -161,32 +167,49 @@ def medians(runs: dict[str, Run], rounds: int) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def main() -> None:
-    """Print and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
-    results: dict[str, Any] = {"threads": 1, "rounds": given.rounds, "bytes": {}}
-    torch.set_num_threads(1)
-    paper = automaton(PRESETS["paper"])
-    half = replace(PRESETS["paper"], update="half-lattice")
-    lines = Automaton(
-        half, paper.weights, draw_fire(half, 0), None, reach(half, paper.weights, draw_fire(half, 0), noise(half))
-    )
-    groups = {"edge": automaton(PRESETS["edge"]), "paper": paper, "paper, half-lattice": lines}
-    runs: dict[str, Run] = instead(paper)
+def in_company(m: Automaton) -> dict[str, Run]:
+    """Eight cells on two threads, in each variant: eight calls, one call of the program's backend, one batch in the graph."""
+    a = m.architecture
+    cells = np.random.default_rng(1).normal(0, 1, (EIGHT, a.size, a.size, 3)).astype(np.float32)
+    runs: dict[str, Run] = {}
+    for form in FORMATS:
+        for precision in form.precisions:
+            graph, name = build(form.name, precision, m), f"{form.name} {precision}"
+            backend = BACKENDS[form.name](form.file(precision), graph, a, 2)
+            if form.name == "litert":
+                batch: Run = partial(signature_runner(graph, 2), image=cells)  # its interpreter is resized once
+            else:
+                batch = partial(_session(graph, 2).run, None, {"image": cells})
+            single = [cells[n : n + 1] for n in range(EIGHT)]
+            runs[f"{name}: calls"] = lambda backend=backend, single=single: [backend(one) for one in single]  # type: ignore[misc]
+            runs[f"{name}: call"] = partial(backend, cells)
+            runs[f"{name}: batch"] = batch
+    return runs
+
+
+def company(m: Automaton, rounds: int) -> dict[str, Any]:
+    """Milliseconds for eight cells, and what part of eight calls' time one call and one batch take."""
+    times = medians(in_company(m), rounds)
+    rows = {}
+    for name in sorted({key.partition(":")[0] for key in times}):
+        calls, call, batch = (times[f"{name}: {way}"] for way in ("calls", "call", "batch"))
+        rows[name] = {"calls_ms": calls, "call_ms": call, "batch_ms": batch, "call": call / calls, "batch": batch / calls}
+        print(f"  {name:<12} {EIGHT} calls {calls:.1f} ms; one call {call / calls:.2f} of it, a batch {batch / calls:.2f}")
+    return {"cells": EIGHT, "threads": 2, "rounds": rounds, "rows": rows}
+
+
+def latency(groups: dict[str, Automaton], rounds: int) -> dict[str, Any]:
+    """One cell in each graph and in what a user would pick instead."""
+    runs, sizes = instead(groups["paper"]), {}
     for preset, m in groups.items():
-        graphs, sizes = whole(m.architecture, m)
+        graphs, own = whole(m.architecture, m)
         runs |= {f"{preset}: {name}": run for name, run in graphs.items()}
-        results["bytes"] |= {f"{preset}: {name}": size for name, size in sizes.items()}
-    results["gmac"] = {preset: round(m.architecture.macs / 1e9, 2) for preset, m in groups.items()}
-    results["latency_ms"] = medians(runs, given.rounds)
-    for name, ms in results["latency_ms"].items():
-        print(f"{name:<36} {ms:8.2f} ms, plain PyTorch / this {results['latency_ms']['plain PyTorch'] / ms:.1f}")
-    results["blocks"] = blocks(groups["edge"], given.rounds)
-    if given.json:
-        given.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        sizes |= {f"{preset}: {name}": size for name, size in own.items()}
+    times = medians(runs, rounds)
+    for name, ms in times.items():
+        print(f"{name:<36} {ms:8.2f} ms, plain PyTorch / this {times['plain PyTorch'] / ms:.1f}")
+    gmac = {preset: round(m.architecture.macs / 1e9, 2) for preset, m in groups.items()}
+    return {"threads": 1, "rounds": rounds, "bytes": sizes, "gmac": gmac, "latency_ms": times}
 
 
 def blocks(m: Automaton, rounds: int) -> dict[str, dict[str, float]]:
@@ -202,6 +225,31 @@ def blocks(m: Automaton, rounds: int) -> dict[str, dict[str, float]]:
     for name, row in rows.items():
         print(f"  {name:<36} {row['latency_ms']:.2f} ms, {row['bytes'] / 1000:.0f} kB")
     return rows
+
+
+def main() -> None:
+    """Print, and write; what is not measured this time stays in the file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--part", choices=("latency", "blocks", "company"), help="this alone")
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    results: dict[str, Any] = {}
+    if given.part and given.json and given.json.exists():
+        results = json.loads(given.json.read_text("utf-8"))
+    torch.set_num_threads(1)
+    edge = automaton(PRESETS["edge"])
+    if given.part in (None, "latency"):
+        paper, half = automaton(PRESETS["paper"]), replace(PRESETS["paper"], update="half-lattice")
+        fire = draw_fire(half, 0)
+        lines = Automaton(half, paper.weights, fire, None, reach(half, paper.weights, fire, noise(half)))
+        results |= latency({"edge": edge, "paper": paper, "paper, half-lattice": lines}, given.rounds)
+    if given.part in (None, "blocks"):
+        results["blocks"] = blocks(edge, given.rounds)
+    if given.part in (None, "company"):
+        results["company"] = company(edge, given.rounds)
+    if given.json:
+        given.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

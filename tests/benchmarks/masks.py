@@ -1,12 +1,10 @@
 """How well masks meet those that a person drew: intersection over union of the whole cell and of the nucleus.
 
 python tests/benchmarks/masks.py --data DATA [--model NAME|DIR] [--backend onnx] [--precision fp32] [--json FILE]
-python tests/benchmarks/masks.py --data DATA --yardstick MODELS/wbc_nca_matek19.pt [--json FILE]        (needs torch and onnx)
 
 DATA holds segwbc1 and segwbc2. Every tenth cell of segwbc1 was looked at while the method was made; the figure is of the
 others. Beside ours stand the plain recipe of NCA-WSS on the same model (last state, first component, Otsu), the component that
-ours begins with, and ours begun with a disc instead. The yardstick is the plain recipe on the weights that were released with
-the MICCAI paper, whole images of a set normalised by their own colours, as those weights saw images in training.
+ours begins with, and ours begun with a disc instead. ``yardstick.py`` has the plain recipe on other models.
 """
 
 from __future__ import annotations
@@ -14,7 +12,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,16 +69,19 @@ def overlap(found: np.ndarray[Any, np.dtype[np.bool_]], true: np.ndarray[Any, np
     return float((found & true).sum() / max(1, (found | true).sum()))
 
 
+def cells_of(folder: Path, every: int) -> Iterator[tuple[Image8, Image8]]:
+    """Image and true mask (0, 128, 255) of each cell of a set that was not looked at."""
+    with (folder / "manifest.csv").open(encoding="utf-8") as stream:
+        for n, row in enumerate(csv.DictReader(stream)):
+            if not every or n % every:
+                yield read_image(folder / row["file"]), np.asarray(Image.open(folder / row["mask"]).convert("L"))
+
+
 def measure(folder: Path, every: int, classifier: Classifier) -> dict[str, Any]:
     """Mean overlaps of one set."""
-    with (folder / "manifest.csv").open(encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
-    rows = [row for n, row in enumerate(rows) if not every or n % every]
     cells: dict[str, list[float]] = {name: [] for name in ("ours", *WAYS)}
     nuclei = []
-    for row in rows:
-        rgb = read_image(folder / row["file"])
-        true = np.asarray(Image.open(folder / row["mask"]).convert("L"))
+    for rgb, true in cells_of(folder, every):
         reading = read_crop(rgb, classifier)
         if reading.explanation is None:
             raise RuntimeError("read_crop explains unless told otherwise")
@@ -90,9 +91,10 @@ def measure(folder: Path, every: int, classifier: Classifier) -> dict[str, Any]:
         for name, made in others(rgb, classifier).items():
             cells[name].append(overlap(made > 0, true > 0))
     return {
-        "set": folder.name, "n": len(rows), "nucleus": float(np.mean(nuclei)),
+        "set": folder.name, "n": len(nuclei), "nucleus": float(np.mean(nuclei)),
         "cell": {name: float(np.mean(values)) for name, values in cells.items()},
-        "cell_interval": bootstrap(cells["ours"]), "nucleus_interval": bootstrap(nuclei),
+        "cell_interval": bootstrap(cells["ours"]), "plain_interval": bootstrap(cells["plain"]),
+        "nucleus_interval": bootstrap(nuclei),
     }  # fmt: skip
 
 
@@ -116,40 +118,6 @@ def others(rgb: Image8, classifier: Classifier) -> dict[str, Image8]:
     return out
 
 
-def released(folder: Path, every: int, file: Path) -> dict[str, Any]:
-    """Mean overlap of the plain recipe on released weights."""
-    from nca_edge.automaton import draw_fire
-    from nca_edge.backends import OnnxBackend
-    from nca_edge.preprocess import normalise
-    from nca_export.onnx_graph import build_onnx
-    from nca_export.source import own_statistics
-    from nca_train.released import load_released
-
-    a, weights = load_released(file)
-    backend = OnnxBackend("model.onnx", build_onnx(a, weights, draw_fire(a, 0)), a, threads=1)
-    with (folder / "manifest.csv").open(encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
-    images = [read_image(folder / row["file"]) for row in rows]
-    views = np.stack([np.asarray(Image.fromarray(image).resize((a.size, a.size))) for image in images])
-    mean, std = own_statistics(views)
-    cells = []
-    for n, row in enumerate(rows):
-        if every and not n % every:
-            continue
-        state = backend(normalise(views[n : n + 1] / np.float32(255), mean, std)).state[0]
-        found = Image.fromarray(plain(state, state, np.ones((a.grid, a.grid, 3), np.float32)))
-        height, width = images[n].shape[:2]
-        true = np.asarray(Image.open(folder / row["mask"]).convert("L"))
-        cells.append(overlap(np.asarray(found.resize((width, height))) >= masks.CELL / 2, true > 0))
-    return {
-        "set": folder.name,
-        "n": len(cells),
-        "weights": file.name,
-        "cell": float(np.mean(cells)),
-        "interval": bootstrap(cells),
-    }
-
-
 def bootstrap(values: list[float]) -> tuple[float, float]:
     """95 % interval of the mean."""
     rng = np.random.default_rng(0)
@@ -171,14 +139,7 @@ def main() -> None:
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--json", type=Path, help="write the figures here")
-    parser.add_argument("--yardstick", type=Path, help="released weights: only their plain recipe is measured")
     given = parser.parse_args()
-    if given.yardstick:
-        found = [released(given.data / name, every, given.yardstick) for name, every in SETS.items()]
-        for r in found:
-            print(f"{r['set']}: {r['n']} cells, plain recipe on {r['weights']}: {r['cell']:.3f}")
-        write(given.json, found)
-        return
     classifier = load(ModelChoice(given.model, given.backend, given.precision, threads=1))
     results = [measure(given.data / name, every, classifier) for name, every in SETS.items()]
     for r in results:

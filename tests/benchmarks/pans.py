@@ -122,6 +122,7 @@ def pan(mosaic: Mosaic, truth: list[Rect], seed: int, classifier: Classifier, ta
         if reading is None:
             continue
         tally.fields += 1
+        chart.connect(reading.field)
         for cell in reading.cells:
             x, y = cell.detection.box.center
             (finds if cell.counted else listed).append((x + round(pose.x), y + round(pose.y)))

@@ -159,8 +159,8 @@ def test_classify_row_key_by_key(crop_files: list[Path], call: Call) -> None:
     classes = json.loads((shipped_models() / "edge" / "manifest.json").read_text("utf-8"))["classes"]
     assert list(row) == [
         "file", "label", "confidence", "unsure", "passes", "spread", "mask_agreement", "probabilities", "top_channels",
-        "explained", "against", "logit", "bias_share", "epsilon_share", "outside_share", "rests_on_background", "measures",
-        "um_per_px", "scale_source",
+        "explained", "against", "explained_looks", "logit", "bias_share", "epsilon_share", "outside_share",
+        "rests_on_background", "measures", "um_per_px", "scale_source",
     ]  # fmt: skip
     assert (row["explained"], row["against"]) == (row["label"], None)
     assert list(row["measures"]) == [

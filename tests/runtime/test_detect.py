@@ -66,6 +66,41 @@ def test_touching_lymphocytes_are_two() -> None:
     assert len(find(fields.photograph(field))) == 2
 
 
+@pytest.mark.parametrize("dots", [1, 4])
+def test_ink_dots_hide_no_cell(dots: int) -> None:
+    field = fields.smear()
+    for n in range(dots):
+        fields.disc(field, 60 + 150 * n, 440, 1.8 * 8, (4.0, 4.0, 4.0))
+    cells = find(fields.photograph(field))
+    assert [c.box.center for c in cells] == [pytest.approx((200, 150), abs=6), pytest.approx((450, 320), abs=6)]
+
+
+@pytest.mark.parametrize("stain", [(1.2, 1.2, 1.2), (0.8, 1.0, 1.3)])
+def test_grey_and_brown_dirt_is_no_cell(stain: tuple[float, float, float]) -> None:
+    field = fields.smear()
+    fields.disc(field, 560, 100, 7.0 * 8, stain)
+    assert len(find(fields.photograph(field))) == 2
+
+
+def test_lobes_over_granules_as_red_as_red_cells_are_one_cell() -> None:
+    field = fields.smear(cells=())
+    fields.disc(field, 320, 240, 16 * 8, (0.0, 0.0, 0.0))
+    fields.disc(field, 320, 240, 13 * 8, fields.RED)
+    for x in (285, 355):
+        fields.disc(field, x, 240, 5.4 * 8, fields.NUCLEUS)
+    cells = find(fields.photograph(field))
+    assert len(cells) == 1
+    assert cells[0].box.center == pytest.approx((320, 240), abs=6)
+
+
+def test_neighbours_with_background_between_stay_two() -> None:
+    field = fields.blank()
+    fields.red_grid(field, 8.0, [(280, 240), (356, 240)])
+    for x in (285, 355):
+        fields.disc(field, x, 240, 5.4 * 8, fields.NUCLEUS)
+    assert len(find(fields.photograph(field))) == 2
+
+
 def test_without_red_cells() -> None:
     field = fields.blank()
     fields.white_cell(field, 320, 240, 8.0)

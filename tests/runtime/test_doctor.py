@@ -61,7 +61,7 @@ def test_a_pi_in_trouble(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         "use the board's own power supply and a cooler, then: vcgencmd get_throttled",
     )  # fmt: skip
     assert found["temperature"].state == CARE and found["temperature"].says == "84 degrees C"
-    assert found["camera"].mend == "sudo apt install python3-picamera2"
+    assert found["camera"].mend == "sudo apt install rpicam-apps"
     assert found["clock speed"].mend and "scaling_governor" in found["clock speed"].mend
 
 
@@ -113,3 +113,29 @@ def test_command(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(doctor, "BUILT", 10**11)
     plain = call("doctor", "--out", tmp_path)
     assert plain.code == 1 and "mend: sudo timedatectl set-time" in plain.out
+
+
+def test_the_camera_is_named_as_the_command_line_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "find_spec", lambda name: None)
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    assert doctor._camera(tmp_path, None).says == "none is plugged in"
+    write(tmp_path, {"dev/video0": ""})
+    without = doctor._camera(tmp_path, None)
+    assert (without.state, without.mend) == (CARE, "pip install 'nca-edge[camera]'") and "v4l2:/dev/video0" in without.says
+    monkeypatch.setattr(doctor, "find_spec", lambda name: True)
+    assert doctor._camera(tmp_path, None) == Finding("camera", GOOD, "--camera means v4l2:/dev/video0")
+    write(tmp_path, {"dev/v4l/by-id/usb-Scope-video-index0": "", "bin/rpicam-vid": ""})
+    (tmp_path / "bin" / "rpicam-vid").chmod(0o755)
+    assert doctor._camera(tmp_path, None).says == "--camera means v4l2:/dev/v4l/by-id/usb-Scope-video-index0"
+    shutil.rmtree(tmp_path / "dev")
+    assert doctor._camera(tmp_path, None).says == "--camera means rpicam:0"
+
+
+def test_a_camera_that_may_not_be_read_names_its_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, {"dev/video0": ""})
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    group = (tmp_path / "dev" / "video0").group()
+    found = doctor._camera(tmp_path, None)
+    assert (found.state, found.mend) == (CARE, f"sudo usermod -aG {group} $USER, then log in again")

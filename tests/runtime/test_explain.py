@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nca_edge.explain import head_relevance, top_channels
-from nca_edge.mask import NUCLEUS, cell_component, cell_mask
+from nca_edge.explain import Relevance, head_relevance, top_channels
+from nca_edge.mask import NUCLEUS, _gaussians, _high, _terms, cell_component, cell_mask
 from nca_edge.preprocess import otsu
 
 
@@ -53,9 +53,18 @@ def test_peaks_are_the_grid_cells_that_won() -> None:
     state[1, 2, 0] = 5
     state[3, 0, 1] = -9
     relevance = head_relevance(np.array([1.0, 1.0]), {k: v[:, :2] if k == "head1" else v for k, v in head(3).items()}, 0)
-    by_channel = {t.channel: t.peak for t in top_channels(relevance, state, "max", 40)}
+    by_channel = {t.channel: t.peak for t in top_channels([relevance], [state], "max", 40)}
     assert by_channel[0] == (25, 15)  # middle of column 2, row 1
-    assert {t.channel: t.peak for t in top_channels(relevance, state, "mean", 40)}[1] == (5, 35)
+    assert {t.channel: t.peak for t in top_channels([relevance], [state], "mean", 40)}[1] == (5, 35)
+
+
+def test_the_peak_of_several_looks_is_that_of_the_loudest() -> None:
+    """Channel 0 speaks for the class, channel 1 against it: each peaks where it said most of that; relevance is the mean."""
+    each = [Relevance(np.array(said), 0.5, 0.0) for said in ((1.0, -3.0), (5.0, -1.0))]
+    states = [np.zeros((4, 4, 2), np.float32) for _ in each]
+    states[0][0, 0], states[1][3, 3] = 1, 1
+    by_channel = {t.channel: (t.relevance, t.peak) for t in top_channels(each, states, "max", 40)}
+    assert by_channel == {0: (3.0, (35, 35)), 1: (-2.0, (5, 5))}
 
 
 @given(st.integers(0, 2**32))
@@ -86,6 +95,26 @@ def test_mask_is_the_centred_disc_and_its_dark_core() -> None:
     cell, nucleus = (mask > 0).sum(), (mask == 255).sum()
     assert nucleus == pytest.approx(np.pi * 9**2, rel=0.15)
     assert cell == pytest.approx(np.pi * 20**2, rel=0.5)
+
+
+@given(st.integers(0, 2**32))
+def test_a_gaussian_written_as_ten_factors_is_the_one_of_its_moments(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    colours = rng.normal(rng.uniform(0, 2, 3), rng.uniform(0.02, 0.5, 3), (300, 3)).astype(np.float32)
+    weights, share, terms = rng.random((1, 300)), np.array([0.3]), _terms(colours)
+    (factors,) = _gaussians(weights @ terms.T / weights.sum(), share)
+    x = colours.astype(np.float64)
+    mean = weights[0] @ x / weights.sum()
+    covariance = (x - mean).T @ ((x - mean) * weights.T) / weights.sum() + 2e-3 * np.eye(3)
+    far = np.einsum("ni,ij,nj->n", x - mean, np.linalg.inv(covariance), x - mean)
+    expected = np.log(0.3) - 0.5 * np.log(np.linalg.det(covariance)) - 0.5 * far
+    assert factors @ terms == pytest.approx(expected, rel=1e-8, abs=1e-8)
+
+
+@given(st.integers(0, 2**32), st.integers(2, 2000))
+def test_the_high_percentile_is_numpys(seed: int, n: int) -> None:
+    values = np.random.default_rng(seed).normal(0, 1, n).astype(np.float32)
+    assert _high(values) == pytest.approx(np.percentile(values, 95), rel=1e-6, abs=1e-6)
 
 
 @given(st.sampled_from([-1.0, 1.0]))

@@ -27,7 +27,7 @@ HEAD = Head(
     2.0,
     np.array([0.0, 1.0, 5.0]),
 )  # fmt: skip
-CASE = Case(np.array([4.0, 3.0, 7.0]), np.array([4.0, -3.0, 0.0]), 0)
+CASE = Case(np.array([[4.0, 3.0, 7.0]]), np.array([4.0, -3.0, 0.0]), 0)
 """Logits 4 - 3 = 1 and 0, divided by 2; channel 2 says nothing."""
 
 
@@ -50,11 +50,18 @@ def test_insertion_by_hand() -> None:
     assert curve(CASE, HEAD, CASE.strongest_first(), insert=True) == pytest.approx(expected)
 
 
+def test_a_channel_is_taken_from_every_look() -> None:
+    """A second look says 2 - 5 = -3: the mean logit is -1; without channel 0 -4, then without channel 1 -1."""
+    case = replace(CASE, pooled=np.array([[4.0, 3.0, 7.0], [2.0, 5.0, 1.0]]))
+    expected = [sigmoid(-0.5), sigmoid(-2), sigmoid(-0.5), sigmoid(-0.5)]
+    assert curve(case, HEAD, CASE.strongest_first()) == pytest.approx(expected)
+
+
 def test_a_channel_of_max_and_mean_goes_with_both_features() -> None:
     head = replace(
         HEAD, weights={**HEAD.weights, "head1": np.array([[1, 0, 1, 0], [0, 1, 0, 1]], np.float32)}, means=np.zeros(4)
     )
-    case = Case(np.array([1.0, 2.0, 3.0, 4.0]), np.array([1.0, 0.5]), 0)
+    case = Case(np.array([[1.0, 2.0, 3.0, 4.0]]), np.array([1.0, 0.5]), 0)
     assert curve(case, head, np.array([0, 1])) == pytest.approx([sigmoid(-1), sigmoid(-3), sigmoid(0)])
 
 
@@ -103,6 +110,8 @@ def test_the_command_measures_the_explanations(data: Path, call: Callable[..., A
     assert deletion["ratio"] == pytest.approx(deletion["strongest_first"] / deletion["random"])
     assert len(told["curves"]["deletion_strongest"]) == 65
     assert told["flagged"]["n"] + told["flagged"]["others"] == 3
+    assert told["several"]["looks"] == 8 and told["several"]["n"] == 3 and 1 <= told["looks"] <= 4
+    assert told["several"]["overlap"]["rotation"] == told["several"]["overlap"]["flip"] == 1
     plain = call("evaluate", "--data", data, "--explanations", "--backend", "onnx", "--threads", "1")
     assert "explanations of 3 cells" in plain.out and "relevance that peaks in the cell" in plain.out
 

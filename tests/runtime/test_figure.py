@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -13,10 +14,11 @@ import pytest
 from PIL import Image
 
 from nca_edge.classifier import Classifier, ModelChoice, load
-from nca_edge.crop_files import FLAG
+from nca_edge.crop_files import FLAG, REACHES_EDGE, warnings
 from nca_edge.explain import Question
 from nca_edge.figure import Case, animation, figure, save, save_animation
 from nca_edge.figure.layout import WIDTH, measure_lines, relevance_rows
+from nca_edge.measure import CUT
 from nca_edge.pipeline import read_crop
 from nca_edge.records import Image8, Measures
 
@@ -57,6 +59,42 @@ def test_a_flag_is_seen(cells: tuple[Image8, ...]) -> None:
     plain, flagged = (np.asarray(figure(case(cells[0], flag=flag))) for flag in (None, FLAG))
     differing = np.argwhere((plain != flagged).any(2))
     assert len(differing) and differing[:, 0].max() < 110 and differing[:, 1].min() > WIDTH // 2
+
+
+def test_an_outline_that_reaches_the_edge_is_seen(cells: tuple[Image8, ...]) -> None:
+    """A cell of which the picture shows three quarters."""
+    w = cells[0].shape[1]
+    cut = read_crop(np.ascontiguousarray(cells[0][:, w // 2 - w // 10 :]), classifier(), 0.1)
+    assert cut.explanation is not None and cut.explanation.measures.reason == CUT
+    assert (warnings(cut) or "").endswith(REACHES_EDGE)
+    assert warnings(read_crop(cells[0], classifier(), 0.1)) is None
+
+
+def test_a_figure_is_the_mean_of_all_looks_and_the_answer_stays(crop_files: list[Path], tmp_path: Path, call: Call) -> None:
+    plain, explained = (
+        [json.loads(line) for line in call("classify", *crop_files, "--json", *options, *FAST).out.splitlines()]
+        for options in ((), ("--explain", tmp_path / "e"))
+    )
+    for one, other in zip(plain, explained, strict=True):
+        assert (one["explained_looks"], other["explained_looks"]) == (one["passes"], 8)
+        answer = ("label", "confidence", "passes", "spread", "probabilities", "measures", "mask_agreement")
+        assert {name: one[name] for name in answer} == {name: other[name] for name in answer}
+    asked = call("classify", crop_files[0], "--explain", tmp_path / "one", "--passes", 1, "--json", *FAST)
+    assert json.loads(asked.out)["explained_looks"] == 1
+
+
+def test_a_turned_cell_has_the_same_top_channels_in_its_figure(cells: tuple[Image8, ...]) -> None:
+    """And they add up to the mean logit of all looks."""
+    view = case(cells[0]).shown.view
+    told = []
+    for turned in (view, np.ascontiguousarray(np.rot90(view)), np.ascontiguousarray(view[:, ::-1])):
+        (seen,) = classifier().look(turned[None])
+        seen = classifier().look_again(seen, turned, 8)
+        why = classifier().explain(seen, np.ones((64, 64, 3), np.float32), Question("basophil"))
+        told.append({c.channel: round(c.relevance, 9) for c in why.top_channels})
+        target = classifier().bundle.manifest.classes.index("basophil")
+        assert why.looks == len(seen.each) == 8 and why.logit == pytest.approx(seen.logits[target], abs=1e-5)
+    assert told[0] == told[1] == told[2]
 
 
 @pytest.mark.parametrize("title", ["", "a" * 3000, "weiße Zelle \u202e.png", "\udcff\ud800.png", "line\nbreak.png", "<b>&amp;"])

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from nca_edge.camera.mosaic import Mosaic, sample_mosaic
 from nca_edge.camera.operator import Operator, Pose
 from nca_edge.camera.simulated import Microscope
-from nca_edge.live.chart import Chart, Place, Position, Spot, spot_of
+from nca_edge.live.chart import Chart
 from nca_edge.live.glance import EMPTY, glance, keep, match
+from nca_edge.live.place import Place, Position, Spot, spot_of
 from nca_edge.live.watcher import Watcher
 from nca_edge.records import Box, Image8
 
@@ -113,6 +114,7 @@ def place(chart: Chart, scope: Microscope, name: str, x: float, y: float, spots:
     seen = glance(at(scope, x, y))
     position = chart.locate(seen, None, SIZE) or chart.new_sheet()
     chart.add(Place(name, position, SIZE, keep(seen), tuple(replace(s, x=s.x + position.x, y=s.y + position.y) for s in spots)))
+    chart.connect(name)
     return position
 
 

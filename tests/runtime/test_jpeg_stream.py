@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from nca_edge.camera.jpeg import MOST_BYTES, JpegStream, decode
+from nca_edge.camera.jpeg import FOREIGN_BYTES, MOST_BYTES, JpegStream, decode
 from nca_edge.camera.protocol import TornFrame
 from nca_edge.errors import CameraError
 
@@ -72,6 +72,13 @@ def test_noise_is_thrown_away_as_it_comes() -> None:
     for _ in range(40):
         assert stream.feed(np.random.default_rng(1).integers(0, 255, 1 << 16).astype(np.uint8).tobytes()) == []
     assert len(stream.waiting) <= 4096
+
+
+def test_a_stream_of_another_format_is_refused() -> None:
+    stream, raw = JpegStream(), bytes(range(1, 251)) * 2458  # 640 x 480 in YUYV
+    with pytest.raises(CameraError, match="no JPEG picture: choose MJPEG"):
+        for _ in range(FOREIGN_BYTES // len(raw) + 1):
+            assert stream.feed(raw) == []
 
 
 def test_half_a_picture_is_torn() -> None:

@@ -6,11 +6,13 @@ import json
 import os
 import pty
 import select
+import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,15 +21,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from nca_edge import RESEARCH_USE
 from nca_edge.camera.mosaic import Mosaic, sample_mosaic
 from nca_edge.camera.operator import Pose
 from nca_edge.camera.protocol import NoFrame, SourceEnded
 from nca_edge.camera.simulated import Microscope
 from nca_edge.classifier import ModelChoice
+from nca_edge.cli import microscope
 from nca_edge.errors import UsageError
 from nca_edge.live import LiveEvent, LiveRequest, LiveRun, begin
 from nca_edge.live import run as live_run
 from nca_edge.live import stage as live_stage
+from nca_edge.live import start as live_start
+from nca_edge.live.screen import KEYS, Panel
 from nca_edge.live.start import LiveCount
 from nca_edge.records import Image8
 from nca_edge.samples import sample_fields
@@ -138,6 +144,54 @@ def test_undo_takes_the_last_field_back_and_it_can_be_read_again(tmp_path: Path)
         assert "voided" in [row.action for row in session.audit_log()]
 
 
+def test_a_count_that_goes_on_knows_where_it_was(tmp_path: Path) -> None:
+    with counting(tmp_path / "s", Still(PLACES[:2])) as live:
+        all_events(live)
+        assert live.earlier == ""
+        before = live.finish(interrupted=True).table.leukocytes
+    said: list[str] = []
+    asked = LiveRequest("test:", None, tmp_path / "s", None, None, CHOICE)
+    with begin(asked, said.append, Still((PLACES[1], PLACES[2], PLACES[0]))) as live:
+        events = all_events(live)
+        after = live.finish().table.leukocytes
+    assert [e.name for e in events if e.kind == "field"] == ["frame-000003"]  # the one place that is new
+    assert after > before
+    assert "The places of 2 earlier fields are known again, as long as the slide lies as it lay." in said
+
+
+def test_a_count_that_goes_on_says_which_places_it_does_not_know(tmp_path: Path) -> None:
+    with counting(tmp_path / "s", Still(PLACES[:2])) as live:
+        all_events(live)
+        live.finish(interrupted=True)
+    lines = (tmp_path / "s" / "places.jsonl").read_bytes().splitlines(keepends=True)
+    (tmp_path / "s" / "places.jsonl").write_bytes(lines[0] + lines[1][:500])  # as a power cut may leave it
+    said: list[str] = []
+    asked = LiveRequest("test:", None, tmp_path / "s", None, None, CHOICE)
+    with begin(asked, said.append, Still(PLACES[:1])) as live:
+        assert not [e for e in all_events(live) if e.kind == "field"]
+    assert any(text.startswith("Of 2 earlier fields the places of 1 are known again: go on where nothing") for text in said)
+
+
+def test_a_place_that_was_taken_back_is_read_again_another_time(tmp_path: Path) -> None:
+    with counting(tmp_path / "s", Still(PLACES[:2])) as live:
+        all_events(live)
+        live.finish(interrupted=True)
+        live.session.void_field("frame-000001", "Ada")
+    asked = LiveRequest("test:", None, tmp_path / "s", None, None, CHOICE)
+    with begin(asked, lambda text: None, Still((PLACES[1], PLACES[0]))) as live:
+        assert [e.name for e in all_events(live) if e.kind == "field"] == ["frame-000003"]
+
+
+def test_a_field_says_how_long_it_took_from_its_picture(tmp_path: Path) -> None:
+    with counting(tmp_path / "s", Still(PLACES[:1])) as live:
+        assert [e.delay_s for e in all_events(live) if e.kind == "field"] == [None]  # of a recording nobody waits
+    camera = Still(PLACES[:1], 40)
+    camera.live = True
+    with counting(tmp_path / "t", camera) as live:
+        delays = [e.delay_s for e in all_events(live) if e.kind == "field"]
+    assert len(delays) == 1 and delays[0] is not None and delays[0] > 0
+
+
 def test_nothing_is_counted_while_paused(tmp_path: Path) -> None:
     with counting(tmp_path / "s", Still(PLACES[:2])) as live:
         live.pause()
@@ -218,6 +272,20 @@ def test_a_disk_that_stays_full_is_told_at_the_end(
     assert len(live.failures) == 1 and "frame-000002" in live.failures[0] and "could not be stored" in live.failures[0]
 
 
+def test_a_disk_too_full_to_count_ends_with_exit_code_1_and_a_report(
+    small_disk: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(live_run, "STORE_AGAIN_S", 0.1)
+    monkeypatch.setattr(live_start, "open_uri", lambda uri: Still(PLACES[:1]))
+    disk = small_disk("size=40m")
+    (disk / "filler").write_bytes(bytes(os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize - 10_000_000))
+    assert microscope.live_run(LiveRequest("test:", disk / "s", None, None, None, CHOICE), False) == 1
+    said = capsys.readouterr()
+    assert "There is no space left on the disk" in said.err and "free some space" in said.err
+    assert "frame-000001" in said.err and "could not be stored" in said.err and "0 leukocytes counted" in said.out
+    assert (disk / "s" / "report.html").is_file()
+
+
 def test_a_clock_that_jumps_does_not_disturb_the_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real, calls = time.time, []
 
@@ -262,6 +330,16 @@ def test_a_camera_that_gives_black_is_one_refused_field_that_says_why(tmp_path: 
     assert outcome.rejected == 1 and "rejected" in [e.state for e in events]
 
 
+def test_a_black_camera_is_a_result_with_exit_code_0(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(live_start, "open_uri", lambda uri: Black())
+    assert microscope.live_run(LiveRequest("test:", tmp_path / "s", None, None, None, CHOICE), False) == 0
+    said = capsys.readouterr()
+    assert "frame-000001: under-exposed: raise the lamp or the exposure time" in said.err
+    assert "1 fields: 1 rejected" in said.out
+
+
 def test_a_watcher_that_does_not_keep_up_loses_pictures_only(tmp_path: Path) -> None:
     with counting(tmp_path / "s", Still(frames=15)) as live:
         slow = live.events()
@@ -304,6 +382,19 @@ def test_a_silent_camera_is_told(tmp_path: Path) -> None:
     assert any("no frame comes from the camera; check its plug" in e.text for e in events)
 
 
+def test_the_panel_fits_a_terminal_of_80_by_24_and_cuts_off_no_advice(tmp_path: Path) -> None:
+    with counting(tmp_path / "s", Still(PLACES[:1])) as live:
+        events = all_events(live)
+    panel = Panel(100)
+    drawn = [panel.lines(event, 79) for event in events]
+    said = "camera v4l2:/dev/v4l/by-id/usb-Scope-video-index0: no frame comes from the camera; check its plug."
+    drawn.append(panel.lines(replace(events[-1], text=said), 79))
+    assert {len(lines) for lines in drawn} == {len(drawn[0])} and len(drawn[0]) <= 22
+    assert all(len(line) <= 79 for lines in drawn for line in lines)
+    text = " ".join(" ".join(drawn[-1]).split())
+    assert said in text and RESEARCH_USE in text and KEYS.split()[0] in text and " in 1 field " in text
+
+
 # The command line, as a process of its own
 
 
@@ -327,7 +418,7 @@ def test_keys_on_a_terminal_pause_undo_and_stop(program: Path, tmp_path: Path) -
     if pid == 0:
         os.execv(program, [str(program), "run", "test:?fps=15", "--out", str(tmp_path / "s"), "--backend", "onnx"])
     said = ""
-    keys = iter([("1 fields", b"u"), ("was taken back", b" "), ("paused", b"q")])
+    keys = iter([("1 field", b"u"), ("was taken back", b" "), ("paused", b"q")])
     wanted, key = next(keys)
     done, until = False, time.monotonic() + 150
     while time.monotonic() < until and not done:
@@ -368,6 +459,14 @@ def test_a_camera_that_cannot_be_used_is_one_sentence(
     done = call("run", *arguments, "--out", tmp_path / "s", "--backend", "onnx")
     assert done.code == code and sentence in done.err and "Traceback" not in done.err
     assert not (tmp_path / "s").exists()  # no empty session is left
+
+
+def test_without_a_camera_the_command_says_what_to_do(call: Callable[..., Any], tmp_path: Path) -> None:
+    if list(Path("/dev").glob("video*")) or shutil.which("rpicam-vid"):
+        pytest.skip("this machine has a camera")
+    done = call("run", "--camera", "--out", tmp_path / "s")
+    assert done.code == 1 and done.err.startswith("There is no camera: plug one in, or name one")
+    assert not (tmp_path / "s").exists()
 
 
 def test_a_folder_of_text_files_holds_no_image(call: Callable[..., Any], tmp_path: Path) -> None:

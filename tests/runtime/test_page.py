@@ -6,12 +6,14 @@ import http.client
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Callable
 from html import escape as html_escape
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,6 +23,7 @@ pytest.importorskip("uvicorn", reason="needs the web extra")
 from pages import WAIT_S, Browser, copy_of, make_session, served, start
 
 from nca_edge import RESEARCH_USE
+from nca_edge.samples import sample_fields
 from nca_edge.session import Session, State
 from nca_edge.web.pages import PAGE_CELLS
 
@@ -355,3 +358,21 @@ def test_the_research_use_sentence_stands_on_every_page(kept: Path) -> None:
     with served("--session", copy_of(kept)) as page:
         for path in ("/", "/cells", "/queue", "/sign", "/who", "/report", "/cell/000001-001", "/nothing"):
             assert RESEARCH_USE in page.ask("GET", path).text, path
+
+
+def test_a_folder_of_fields_is_read_and_then_looked_through(tmp_path: Path) -> None:
+    (tmp_path / "fields").mkdir()
+    shutil.copy(sample_fields() / "bccd-BloodImage_00209.jpg", tmp_path / "fields")
+    with served(tmp_path / "fields", "--out", tmp_path / "s", "--operator", "Amina", "--backend", "onnx") as page:
+        assert "Research use only" in page.enter().ask("GET", "/").text
+    with Session.open(tmp_path / "s", read_only=True) as session:
+        assert [f.name for f in session.fields()] == ["bccd-BloodImage_00209.jpg"]
+        assert (session.state, session.slide.operator) == (State.REVIEW, "Amina")
+
+
+def test_a_folder_that_cannot_be_read_is_told_before_the_page_opens(call: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("a")
+    done = call("serve", tmp_path, "--out", tmp_path / "s")
+    assert (done.code, "holds no image" in done.err, (tmp_path / "s").exists()) == (2, True, False)
+    done = call("serve", sample_fields(), "--calibration", "x.json", "--out", tmp_path / "s")
+    assert (done.code, "--calibration is for a camera" in done.err) == (2, True)

@@ -109,6 +109,17 @@ def test_an_old_frame_is_not_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
         assert status.state == "stale" and "check its plug" in status.text
 
 
+def test_an_image_of_a_watched_folder_does_not_age(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "STALE_S", 0.05)
+    source = Scripted([gives(1), gives(2)])
+    source.every = True
+    with Reader(source) as camera:
+        first = camera.newest(5.0)
+        time.sleep(0.3)  # the first one is being read, on a slow board
+        second = camera.newest(5.0)
+    assert first is not None and second is not None and (stamp_of(first.rgb), stamp_of(second.rgb)) == (1, 2)
+
+
 def test_a_lost_camera_is_opened_again_and_gives_no_old_frame(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reader, "RETRY_S", 0.02)
     source = Scripted([gives(1), raises(CameraError("it is gone")), gives(2, 0.05)], opens=["", "still gone", "still gone", ""])

@@ -58,3 +58,5 @@ def test_the_figures_are_those_of_the_results_files() -> None:
     spec.loader.exec_module(figures)
     written = figures.BLOCK.search((ROOT / "README.md").read_text("utf-8"))
     assert written and written[0].splitlines()[1:-1] == figures.table().splitlines()
+    masks = figures.MASKS.search((ROOT / "train" / "README.md").read_text("utf-8"))
+    assert masks and masks[0].splitlines()[1:-1] == figures.mask_table().splitlines()

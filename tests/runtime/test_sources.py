@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import cameras
 import pytest
@@ -22,7 +24,9 @@ from PIL import Image
 from nca_edge.camera import Reader, http, is_live, open_uri
 from nca_edge.camera.default import default_uri
 from nca_edge.camera.protocol import NoFrame, TornFrame
+from nca_edge.classifier import ModelChoice
 from nca_edge.errors import CameraError, UsageError
+from nca_edge.live import LiveRequest, begin
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
@@ -123,6 +127,7 @@ def test_a_device_is_missing_busy_forbidden_or_strange() -> None:
     v4l2 = pytest.importorskip("nca_edge.camera.v4l2")
     with pytest.raises(CameraError, match="no camera at /dev/video97: plug it in"):
         v4l2.reachable("/dev/video97")
+    assert CameraError.exit_code == 1
     assert "used by another program" in v4l2.device_sentence("/dev/video0", OSError(errno.EBUSY, "busy"))
     assert "no format that can be decoded" in v4l2.device_sentence("/dev/video0", OSError(errno.EINVAL, "invalid"))
     assert "plug it in again" in v4l2.device_sentence("/dev/video0", OSError(errno.ENODEV, "no device"))
@@ -313,6 +318,71 @@ def test_a_stream_that_stops_in_the_middle_of_a_picture_gives_only_whole_ones(
     with pytest.raises(CameraError, match="stopped in the middle of a picture"):
         source.read(0.2)
     source.close()
+
+
+@pytest.mark.parametrize(
+    ("after", "sentence"),
+    [(b'\r\n{"error": "capture failed"}' + b" " * 100, r"JSON instead of pictures|ended the stream"),
+     (jpeg(stamped(2))[:4000], "stopped in the middle of a picture")],
+)  # fmt: skip
+def test_a_count_survives_a_stream_that_goes_wrong_and_says_so(
+    served: Callable[[Answer], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: bytes, sentence: str
+) -> None:
+    monkeypatch.setattr(http, "READ_S", 0.3)
+
+    def goes_wrong(handler: BaseHTTPRequestHandler) -> None:
+        send(handler, MULTIPART, jpeg(stamped(1)), after)
+        time.sleep(1.0)
+
+    said: list[str] = []
+    request = LiveRequest(served(goes_wrong), tmp_path / "s", None, None, None, ModelChoice(None, "onnx", "fp32", 1))
+    with begin(request, said.append) as live:
+        watching, until = live.events(), time.monotonic() + 60
+        live.start()
+        for event in watching:
+            said.append(event.text)
+            if re.search(sentence, event.text) or time.monotonic() > until:
+                live.stop()
+        outcome = live.finish()
+    assert any(re.search(sentence, text) for text in said), said
+    assert outcome.table.leukocytes == 0 and outcome.report.is_file() and not live.failures
+
+
+def test_the_command_shows_what_a_camera_answered_and_begins_no_session(
+    served: Callable[[Answer], str], call: Callable[..., Any], tmp_path: Path
+) -> None:
+    url = served(lambda h: send(h, "application/json", b'{"detail": "camera is off"}'))
+    done = call("run", url, "--out", tmp_path / "s")
+    assert (done.code, (tmp_path / "s").exists()) == (1, False)
+    assert 'application/json, which is no picture ({"detail": "camera is off"})' in done.err
+
+
+def test_a_camera_in_a_format_that_nobody_decodes_is_told_in_a_count(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    raw = """
+import sys, time
+while True:  # as a program does that is started again
+    try:
+        with open(sys.argv[1], "wb") as file:
+            while True:
+                file.write(bytes(range(1, 251)) * 2458)
+                time.sleep(0.02)
+    except BrokenPipeError:
+        continue
+"""
+    said: list[str] = []
+    request = LiveRequest(f"pipe:{tmp_path / 'fifo'}", tmp_path / "s", None, None, None, ModelChoice(None, "onnx", "fp32", 1))
+    with subprocess.Popen([sys.executable, "-c", raw, str(tmp_path / "fifo")]) as writer:
+        with begin(request, said.append) as live:
+            watching, until = live.events(), time.monotonic() + 60
+            live.start()
+            for event in watching:
+                said.append(event.text)
+                if "choose MJPEG" in event.text or time.monotonic() > until:
+                    live.stop()
+            live.finish()
+        writer.kill()
+    assert any("something that is no JPEG picture: choose MJPEG as its format" in text for text in said)
 
 
 def test_a_snapshot_that_breaks_off_is_torn(served: Callable[[Answer], str]) -> None:

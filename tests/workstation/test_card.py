@@ -78,10 +78,16 @@ def results(tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 RATIOS = {"strongest_first": 0.3, "speaking_first": 0.45, "random": 0.5, "ratio": 0.6, "ratio_speaking_first": 0.9}
 TRUST = Trust(
-    1000, "training cells", RATIOS, {**RATIOS, "ratio": 1.25}, {},
+    1000, 1.5, "training cells", RATIOS, {**RATIOS, "ratio": 1.25}, {},
     {"inside": 0.9, "center": 0.8, "mask": 0.25, "n": 990, "no_mask": 4, "large": 6},
     {"rotation": 0.7, "flip": 0.65, "stain": 0.9, "fire": 0.85, "precision": None, "n": 200},
-    {"n": 40, "right": 0.75, "others": 960, "others_right": 0.875}, 4.0, 3.5,
+    {"n": 40, "right": 0.75, "others": 960, "others_right": 0.875},
+    {
+        "looks": 8, "n": 200, "deletion": {**RATIOS, "ratio": 0.55}, "insertion": RATIOS,
+        "peaks": {"inside": 0.92, "center": 0.85},
+        "overlap": {"rotation": 1.0, "flip": 1.0, "stain": 0.95, "precision": None},
+    },
+    4.0, 3.5,
 )  # fmt: skip
 
 
@@ -162,6 +168,9 @@ def test_card_says_how_far_explanations_can_be_trusted(run: Path, bundle: Path, 
     assert "| Insertion: area against random order, strongest channels first | 1.25 | 1.25 |" in section
     assert "| Ten strongest channels that stay under rotation | 70.0 % | 70.0 % |" in section
     assert "| ... between float32 and int8 | - | - |" in section
+    assert "| From 8 looks: deletion | 0.55 | 0.55 |" in section
+    assert "| From 8 looks: ten strongest channels that stay under rotation | 100.0 % | 100.0 % |" in section
+    assert any("1.5 on the mean" in line for line in section)
     assert "mean over training cells" in section[-1] and "were 40 in fp32, 40 in int8" in section[-1]
     (results / "explanations.json").unlink()
     assert "Not measured yet" in _lines(compose(read_source(bundle, run, results)), "Explanations")[0]
@@ -184,6 +193,16 @@ def test_card_tells_what_training_cost(run: Path, bundle: Path, results: Path) -
     assert "nca-edge train first --data DATA --fold 3 --out RUN-INIT" in again
     assert "nca-edge train tiny --data DATA --fold 3 --seed 3 --out RUN --init RUN-INIT --device cpu" in again
     assert "The recipe `tiny` is not among those shipped now: it stands whole in manifest.json" in again[-1]
+
+
+def test_the_commands_make_the_variants_that_are_there(run: Path, bundle: Path, results: Path) -> None:
+    source = read_source(bundle, run, results)
+    plain = "nca-edge export RUN --data DATA --out BUNDLE"
+    assert plain in _lines(compose(source), "How to reproduce")
+    manifest = source.bundle.manifest
+    small = tuple(replace(file, precision="int8") if file.precision else file for file in manifest.files)
+    other = replace(source.bundle, manifest=replace(manifest, files=small, mask_step=2))
+    assert f"{plain} --mask-step 2 --int8" in _lines(compose(replace(source, bundle=other)), "How to reproduce")
 
 
 def test_a_teacher_of_several_runs_is_paid_and_trained_once(run: Path, bundle: Path, results: Path) -> None:

@@ -236,7 +236,9 @@ def test_without_a_run_the_newest_finished_one_is_taken(
     assert find_source(None)[1] == Path("runs/new")
 
 
-def test_a_full_disk_leaves_the_bundle_that_was_there(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_the_bundle_that_was_there_and_no_half_one(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = export(Request(run, out=tmp_path / "bundle"), quiet)
     before = {p.name: p.read_bytes() for p in out.iterdir()}
     write = Path.write_bytes
@@ -247,8 +249,9 @@ def test_a_full_disk_leaves_the_bundle_that_was_there(run: Path, tmp_path: Path,
         return write(self, data)
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(StorageError, match="No space left"):
-        export(Request(run, out=out), quiet)
+    for folder in (out, tmp_path / "first"):
+        with pytest.raises(StorageError, match="No space left"):
+            export(Request(run, out=folder), quiet)
     assert {p.name: p.read_bytes() for p in out.iterdir()} == before
     assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
 

@@ -11,7 +11,7 @@ from nca_edge.automaton import draw_fire
 from nca_edge.backends import NumpyBackend
 from nca_export import onnx_int8_graph, parity
 from nca_export.quantize import equalise, quantized, reach
-from nca_export.variants import Automaton
+from nca_export.variants import Automaton, build
 from tests.workstation.automata import BASE, random_images, random_weights
 
 A = replace(BASE, update="half-lattice", fold=2, channels=20, hidden=24, steps=8)
@@ -35,6 +35,7 @@ def test_honest_variants_pass(automaton: Automaton, reference: np.ndarray, form:
     measured = parity.measure(form, precision, automaton, IMAGES, reference)
     assert measured.problem() is None
     assert len(measured.steps["state"]) == A.steps and measured.n == len(IMAGES)
+    assert measured.graph == build(form, precision, automaton)  # what was measured is what is written
     if precision == "fp32":
         assert measured.logits <= 1e-5 and measured.state <= 1e-5 and measured.agreement == 1
 
@@ -80,9 +81,8 @@ def test_equalised_weights_compute_the_same(automaton: Automaton) -> None:
 
 def test_reach_holds_all_that_the_reference_shows(automaton: Automaton) -> None:
     assert automaton.reach is not None
-    seen = parity.trace(automaton, IMAGES)
-    for step in range(A.steps):
-        perceived, hidden = seen[f"perceived/{step + 1}"], seen[f"hidden/{step + 1}"]
+    for step, seen in enumerate(parity.trace(automaton, IMAGES)):
+        perceived, hidden = seen["perceived"], seen["hidden"]
         assert (perceived.max((0, 1, 2)) <= automaton.reach.high[step] + 1e-6).all()
         assert (perceived.min((0, 1, 2)) >= automaton.reach.low[step] - 1e-6).all()
         assert np.allclose(hidden.max((0, 1)), automaton.reach.hidden[step], atol=1e-5)
