@@ -62,10 +62,8 @@ def each(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
     try:
         done = share()
     finally:
-        # one that was not begun has nothing left to do, and might wait for this very thread
-        begun = [other for other in others if not other.cancel()]
-        wait(begun)  # nothing goes on behind the back of a caller who cleans up after an error
-    for other in begun:
+        wait(others)  # nothing goes on behind the back of a caller who cleans up after an error
+    for other in others:
         done |= other.result()
     return [done[number] for number in range(len(todo))]
 

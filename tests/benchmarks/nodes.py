@@ -101,7 +101,7 @@ def measure(a: Architecture, runs: int) -> dict[str, Any]:
         rows[name] |= {"gmac": amount, "gmac_per_s": 1000 * amount / rows[name]["ms"]}
     call, after = cpu_ms(graph, image, runs), measure_peak(1).int8_gmac_per_s
     peak, total = max(before or 0, after or 0), sum(gmac.values())
-    rate = 1000 * total / call["median"]
+    rate = 1000 * total / call["least"]  # the peak is that of the quickest product too
     return {
         "call_cpu_ms": call, "gmac": total, "gmac_per_s": rate, "peak_gmac_per_s": peak, "share_of_peak": rate / peak,
         "nodes": rows,
@@ -118,7 +118,7 @@ def main() -> None:
     for name, a in AUTOMATA.items():
         row = result["automata"][name] = measure(a, given.runs)
         share = f"{row['share_of_peak']:.0%} of {row['peak_gmac_per_s']:.0f} GMAC/s"
-        print(f"{name}: {row['call_cpu_ms']['median']:.2f} ms, {share}")
+        print(f"{name}: {row['call_cpu_ms']['least']:.2f} ms, {share}")
         whole = sum(node["ms"] for node in row["nodes"].values())
         for operator, node in row["nodes"].items():
             rate = f"{node['gmac_per_s']:6.0f} GMAC/s" if "gmac" in node else ""
