@@ -107,7 +107,7 @@ def gate_rows() -> list[Row]:
         rows.append(
             (f"{what}, bccd and chula", percent(found["share"], found["interval"]), f"{found['n']} fields", "gate.json")
         )
-    for found in read("detection_changes.json"):
+    for found in read("detection_changes.json") if (RESULTS / "detection_changes.json").exists() else []:
         if found["change"] in ("poor camera", "poorest camera"):
             file, what = "detection_changes.json", f"{found['set']}, {found['change']}"
             recall, precision = (percent(found[key], found[f"{key}_interval"]) for key in ("recall", "precision"))
