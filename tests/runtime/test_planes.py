@@ -16,7 +16,7 @@ from PIL import Image
 from scipy import ndimage
 
 from nca_edge.planes import MANY, blurred, counted, rim
-from nca_edge.quality import _grey_percentile
+from nca_edge.quality.gate import _grey_percentile
 from nca_edge.samples import sample_fields
 from nca_edge.scale.voting import _peaks
 from nca_edge.threads import allowed, each, sharers
