@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 
@@ -11,3 +12,7 @@ class Done(NamedTuple):
     code: int
     out: str
     err: str
+
+
+Call = Callable[..., Done]
+"""The fixture ``call``: ``nca-edge`` with these arguments."""

@@ -144,3 +144,24 @@ def copy_of(folder: Path) -> Path:
     place = Path(mkdtemp(dir=folder.parent)) / folder.name
     shutil.copytree(folder, place)
     return place
+
+
+def queued(page: Browser) -> str:
+    """The cell that the review shows; empty where it is done."""
+    found = re.search(r"/picture/([\d-]+)/crop", page.ask("GET", "/queue").text)
+    return found[1] if found else ""
+
+
+def acceptable(page: Browser, query: str = "") -> list[str]:
+    """The cells that one click would accept on this page of the gallery."""
+    found = re.search(r'data-do="accept" data-json="([^"]*)"', page.ask("GET", f"/cells{query}").text)
+    cells: list[str] = json.loads(found[1].replace("&#34;", '"').replace("&quot;", '"'))["cells"] if found else []
+    return cells
+
+
+def review_all(page: Browser) -> None:
+    """Name each cell of the queue, then accept page after page."""
+    while cell := queued(page):
+        assert page.do("reclassify", cell=cell, label="monocyte").status == 200
+    while cells := acceptable(page, "?open=1"):
+        assert page.do("accept", cells=cells).status == 200

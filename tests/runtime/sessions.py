@@ -33,6 +33,8 @@ FACTS = RunFacts(
     groups={"neutrophil": ("neutrophil_band", "neutrophil_segmented"), "lymphocyte": ("lymphocyte",)},
     model_facts={},
 )
+ONE, TWO, THREE = "000001-001", "000001-002", "000001-003"
+"""The first cells of the first field."""
 SLIDE = SlideFacts("S-17", "2", "Ada", 100, {"um_per_px": 0.1})
 
 

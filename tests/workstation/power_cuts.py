@@ -12,7 +12,8 @@ from nca_edge.errors import NcaEdgeError
 from nca_edge.session import Session
 from nca_edge.session.verify import verify
 from tests.runtime.sessions import FACTS, SLIDE, cell, field
-from tests.workstation.recorded_disk import Disk, Event, crash, recorded
+from tests.workstation.crashed_disk import crash
+from tests.workstation.recorded_disk import Disk, Event, recorded
 
 
 def steps(session: Session, fields: int) -> list[Callable[[], object]]:

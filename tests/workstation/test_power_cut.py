@@ -18,8 +18,9 @@ from nca_edge.session import Session
 from nca_edge.session.verify import verify
 from tests.benchmarks.durability import kills
 from tests.runtime.sessions import FACTS, SLIDE, cell, field, first_version
+from tests.workstation.crashed_disk import crash
 from tests.workstation.power_cuts import cuts, heads, outcome, played, steps
-from tests.workstation.recorded_disk import Disk, crash, recorded
+from tests.workstation.recorded_disk import Disk, recorded
 
 STATES = 1050
 """Simulated cuts of the real session; a third in each way of losing what was not synced."""
