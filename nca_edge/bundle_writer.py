@@ -49,8 +49,7 @@ def write_bundle(folder: Path, contents: Contents) -> Manifest:
     StorageError
         It cannot be written.
     """
-    if folder.exists() and not (folder / MANIFEST).is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder}: holds something that is no bundle; choose another --out.")
+    refuse_other(folder)
     beside = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         beside.mkdir(parents=True)
@@ -66,6 +65,14 @@ def write_bundle(folder: Path, contents: Contents) -> Manifest:
         shutil.rmtree(beside, ignore_errors=True)
         raise StorageError(f"{folder}: cannot be written ({error.strerror}); make room or choose another --out.") from error
     return manifest
+
+
+def refuse_other(folder: Path) -> None:
+    """UsageError where the folder holds what is no bundle."""
+    if folder.is_file():
+        raise UsageError(f"{folder}: is a file; give a folder to --out.")
+    if folder.exists() and not (folder / MANIFEST).is_file() and any(folder.iterdir()):
+        raise UsageError(f"{folder}: holds something that is no bundle; choose another --out.")
 
 
 def _write(folder: Path, contents: Contents) -> Manifest:

@@ -52,6 +52,9 @@ def write_outputs(folder: Path, asked: Outputs) -> list[Path]:
         raise UsageError(f"--language {asked.language}: known are {', '.join(LANGUAGES)}.")
     rules, to = load_rules(asked.flags), asked.to or folder
     _refuse_other_session(folder, to)
+    for option, place in (("--out", to), ("--outbox", asked.outbox)):
+        if place is not None and place.is_file():
+            raise UsageError(f"{option} {place}: is a file; give a folder.")
     with Session.open(folder, read_only=True) as session, session.snapshot():
         summary = summarize(session, rules)
         with storage(to):

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from nca_edge.backends import NumpyBackend
 from nca_edge.bundle import Bundle
-from nca_edge.bundle_writer import Contents, packed, write_bundle
+from nca_edge.bundle_writer import Contents, packed, refuse_other, write_bundle
 from nca_edge.classifier import ModelChoice, load
-from nca_edge.errors import BundleError, NcaEdgeError
+from nca_edge.errors import BundleError, NcaEdgeError, UsageError
 from nca_edge.formats import FORMATS, Format
 from nca_edge.records import Image32
 from nca_export.parity import Parity, measure
@@ -54,7 +54,11 @@ def export(request: Request, say: Callable[[str], None]) -> Path:
     NcaEdgeError
         Some variants did not pass and are left out of the bundle that was written.
     """
+    if request.data is not None and not request.data.is_dir():
+        raise UsageError(f"--data {request.data}: no such folder; check the path.")
     source, where = find_source(request.source)
+    if request.out is not None:
+        refuse_other(request.out)  # before the work, not after it
     prepared = _prepare(source, where, request, say)
     graphs: dict[str, bytes] = {}
     measured: list[dict[str, Any]] = []
@@ -86,6 +90,8 @@ def _prepare(source: Run | Bundle | Path, where: Path, request: Request, say: Ca
     if isinstance(source, Run):
         return prepare_run(source, where, request.data, request.mask_step, say)
     if isinstance(source, Bundle):
+        if request.data is not None:
+            say("--data is not used: a bundle keeps what its 8-bit graphs are calibrated by.")
         return prepare_bundle(source, request.mask_step)
     return prepare_released(source, request.data, say)
 

@@ -21,6 +21,7 @@ from nca_edge.bench.variant import Question, Timing, time_variant
 from nca_edge.bundle import Bundle, find_bundle, load_bundle
 from nca_edge.classifier import PROVIDERS, ModelChoice, from_8bit, load, proven_providers
 from nca_edge.errors import StorageError, UsageError
+from nca_edge.labelled import read_labelled
 from nca_edge.profiles import detect_board, find_profile
 from nca_edge.samples import sample_fields
 from nca_edge.trial import installed
@@ -61,6 +62,8 @@ def bench(request: BenchRequest, say: Callable[[str], None]) -> dict[str, Any]:
     here = detect_board()
     profile = find_profile(request.board) if request.board else here
     threads = request.choice.threads or here.default_threads()
+    if request.data is not None:
+        read_labelled(request.data)  # each variant reads it in a process of its own: what is wrong with it is told before
     board, before = board_module.facts(), board_module.sense()
     say("measuring what this CPU can do at best")
     # tried first: a runtime that this CPU does not stand must not be imported here

@@ -13,7 +13,7 @@ from typing import Any
 _CONTROL = struct.Struct("=Ii")
 _QUERY = struct.Struct("=II32siiiiI8x")
 QUERYCAP, GET, SET, QUERY = 0x80685600, 0xC008561B, 0xC008561C, 0xC0445624
-DISABLED, INACTIVE = 0x0001, 0x0010
+DISABLED = 0x0001
 CAPTURE = 0x0000_0001
 """Capability: video capture."""
 

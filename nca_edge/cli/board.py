@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from nca_edge.cli.options import AsJson, Backend, BackendName, Model, PrecisionName, Threads, UmPerPx, check_scale, choice
-from nca_edge.errors import MissingExtraError
+from nca_edge.errors import MissingExtraError, UsageError
 from nca_edge.terminal import print_json, printable, say
 
 models_app = typer.Typer(help="Show and check model bundles.", rich_markup_mode=None, no_args_is_help=True)
@@ -32,6 +32,9 @@ def bench(
     from nca_edge.bench import command, report
 
     check_scale(um_per_px)
+    for option, path in (("--out", out), ("--chart", chart)):
+        if path is not None and path.is_dir():
+            raise UsageError(f"{option} {path}: is a folder; give a file.")
     chosen = choice(model, backend, PrecisionName.fp32, threads)
     result = command.bench(command.BenchRequest(chosen, board, sustained_min=sustained, data=data, um_per_px=um_per_px), say)
     if out is not None:

@@ -182,7 +182,9 @@ def _read_map(path: Path | None) -> dict[str, str | None]:
         return {}
     try:
         table = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise UsageError(f"--map {path}: cannot be read as JSON ({error.strerror}); give a file.") from error
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"--map {path}: cannot be read as JSON ({error}); mend the file.") from error
     if not isinstance(table, dict) or not all(value is None or isinstance(value, str) for value in table.values()):
         raise UsageError(f"--map {path}: must be one object of texts, {{data label: class, group or null}}.")

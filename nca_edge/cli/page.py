@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 def serve(
     source: Annotated[
         str | None,
-        typer.Argument(help="A camera, such as v4l2:0 or test: (simulated); or a folder of fields.", metavar="[SOURCE]"),
+        typer.Argument(help="A camera, such as v4l2:0 or test: (simulated); or a folder of fields.", metavar="SOURCE"),
     ] = None,
     camera: Camera = False,
     out: Out = None,

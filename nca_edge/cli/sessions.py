@@ -9,7 +9,7 @@ import typer
 
 from nca_edge import RESEARCH_USE
 from nca_edge.cli.options import AsJson
-from nca_edge.errors import NcaEdgeError
+from nca_edge.errors import NcaEdgeError, UsageError
 from nca_edge.terminal import print_json, printable, say
 
 sessions_app = typer.Typer(help="Look after sessions.", rich_markup_mode=None, no_args_is_help=True)
@@ -56,12 +56,13 @@ def state(folder: Folder, as_json: AsJson = False) -> None:
 
 @sessions_app.command("list")
 def list_(
-    folder: Annotated[Path, typer.Argument(help="A folder of sessions.", metavar="[DIR]")] = Path("sessions"),
+    folder: Annotated[Path, typer.Argument(help="A folder of sessions.", metavar="DIR")] = Path("sessions"),
     as_json: AsJson = False,
 ) -> None:
     """List the sessions in a folder."""
     from nca_edge.session import Session
 
+    check_folder(folder)
     rows: list[dict[str, Any]] = []
     failed = 0
     for database in sorted(folder.glob("*/session.db")):
@@ -78,6 +79,8 @@ def list_(
             signed = f"  signed by {row['signed_by']}" if row["signed_by"] else ""
             of = f"{row['cells']} cells, {row['unreviewed']} unreviewed"
             typer.echo(printable(f"{Path(row['session']).name:<24} {row['state']:<10} {of}{signed}"))
+    if not rows and not failed:
+        say(f"{folder}: holds no session.")
     raise typer.Exit(1 if failed else 0)
 
 
@@ -156,12 +159,13 @@ def compare(
 @sessions_app.command("prune")
 def prune(
     older_than: Annotated[float, typer.Option(help="Days since the signature.", metavar="DAYS", min=1)],
-    folder: Annotated[Path, typer.Argument(help="A folder of sessions.", metavar="[DIR]")] = Path("sessions"),
+    folder: Annotated[Path, typer.Argument(help="A folder of sessions.", metavar="DIR")] = Path("sessions"),
     yes: Annotated[bool, typer.Option("--yes", help="Delete; without it, only say what would be deleted.")] = False,
 ) -> None:
     """Delete sessions that were signed long ago and are sound; what is not signed is never deleted."""
     from nca_edge.session.retention import delete, look
 
+    check_folder(folder)
     rows = look(folder, older_than)
     for row in rows:
         if not row.why and yes:
@@ -170,6 +174,12 @@ def prune(
         typer.echo(printable(f"{row.folder.name:<24} {row.size_bytes / 1e6:>8.1f} MB  {word}"))
     room = sum(row.size_bytes for row in rows if not row.why) / 1e6
     typer.echo(f"{room:.1f} MB {'were freed' if yes else 'would be freed; --yes deletes'}.")
+
+
+def check_folder(folder: Path) -> None:
+    """UsageError where there is no such folder of sessions."""
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: no such folder; give the one that holds the sessions.")
 
 
 def _facts(session: Any) -> dict[str, Any]:

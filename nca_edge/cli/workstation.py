@@ -55,7 +55,7 @@ def export(
         Path | None,
         typer.Argument(
             help="A run, a bundle or a released .pt; default: the newest finished run in ./runs, else the shipped model.",
-            metavar="[RUN]",
+            metavar="RUN",
         ),
     ] = None,
     data: Annotated[

@@ -60,7 +60,7 @@ def calibrate(request: CalibrateRequest, live: bool, say: Callable[[str], None])
     scales: list[float] = []
     cells, shape = 0, None
     settings: dict[str, object] = {}
-    for rgb, settings in _live(request, say) if live else _files(request.source):  # noqa: B007 - the last ones are kept
+    for rgb, settings in _live(request, say) if live else _files(request.source, say):  # noqa: B007 - the last ones are kept
         if shape is not None and rgb.shape != shape:
             raise InputError("The fields differ in size: give those of one camera.")
         surface = field_background(rgb)
@@ -125,10 +125,12 @@ def _live(request: CalibrateRequest, say: Callable[[str], None]) -> Iterator[tup
                 given_s = time.monotonic()
 
 
-def _files(source: str) -> Iterator[tuple[Image8, dict[str, object]]]:
+def _files(source: str, say: Callable[[str], None]) -> Iterator[tuple[Image8, dict[str, object]]]:
     folder = Path(source)
     for frame in file_frames(folder, list_images(folder)):
-        if not isinstance(frame, FrameError):
+        if isinstance(frame, FrameError):
+            say(f"{frame.name}: {frame.reason}")
+        else:
             yield frame.rgb, {}
 
 

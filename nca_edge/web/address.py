@@ -7,6 +7,7 @@ import ipaddress
 import os
 import secrets
 import socket
+import ssl
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -54,6 +55,8 @@ def check(address: Address, language: str | None) -> None:
         raise UsageError(f"--language {language}: known are {', '.join(LANGUAGES)}.")
     if (address.cert is None) != (address.key is None):
         raise UsageError("--cert and --key belong together: give both, or neither.")
+    if address.cert is not None and address.key is not None:
+        _check_pair(address.cert, address.key)
     if address.host != "localhost":
         try:
             unspecified = ipaddress.ip_address(address.host).is_unspecified
@@ -61,6 +64,16 @@ def check(address: Address, language: str | None) -> None:
             raise UsageError(f"--host {address.host}: give an address of this machine, such as 192.168.1.20.") from error
         if unspecified:
             raise UsageError(f"--host {address.host} would listen everywhere: give the one address that others shall use.")
+
+
+def _check_pair(cert: Path, key: Path) -> None:
+    for option, path in (("--cert", cert), ("--key", key)):
+        if not path.is_file():
+            raise UsageError(f"{option} {path}: no such file; give a PEM file.")
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(cert, key)
+    except OSError as error:  # ssl.SSLError is one
+        raise UsageError(f"--cert {cert} and --key {key} cannot be used together: give PEM files.") from error
 
 
 def bind(address: Address) -> socket.socket:

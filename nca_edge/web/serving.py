@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import ssl
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -198,10 +197,6 @@ def _answer(house: House, listening: socket.socket, address: Address) -> None:
         server_header=False, proxy_headers=False, timeout_graceful_shutdown=int(GRACE_S), timeout_keep_alive=30,
         ssl_certfile=address.cert, ssl_keyfile=address.key,
     )  # fmt: skip
-    try:
-        config.load()
-    except (OSError, ssl.SSLError) as error:
-        raise UsageError(f"--cert {address.cert} and --key {address.key} cannot be used ({error}): give PEM files.") from error
     server = uvicorn.Server(config)
     house.closing = lambda: server.should_exit
 

@@ -11,7 +11,7 @@
 | the same with synchronous NORMAL, OFF, and with pictures not synced: lost or corrupt (a control) | > 0 |
 
 A change is acknowledged when the method returned; the writer then prints the head of the audit log. Power cuts are replayed
-from the record of every write and sync (crashed_disk.py in tests/workstation): what was not synced is gone, or there in part, or
+from the record of every write and sync (crashed_disk.py in tests/workstation): what was not synced is gone, there in part, or
 in some of its sectors. Exit code 1 where a bound is missed.
 """
 

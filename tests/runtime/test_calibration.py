@@ -153,4 +153,7 @@ def test_too_few_fields_are_told(call: Callable[..., Any], tmp_path: Path) -> No
     Image.fromarray(field(0)).save(tmp_path / "one.png")
     done = call("calibrate", tmp_path, "--out", tmp_path / "x.json")
     assert done.code == 1 and "Only 1 fields were good enough, 3 are needed" in done.err
+    (tmp_path / "text.png").write_text("no image")
+    done = call("calibrate", tmp_path / "text.png", "--out", tmp_path / "x.json")
+    assert done.code == 1 and done.err.startswith("text.png: not an image that can be read; save it as JPEG or PNG.\nOnly 0 ")
     assert call("calibrate").code == 2

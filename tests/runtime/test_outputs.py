@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from done import Done
-from sessions import FACTS, SLIDE, cell, counted, field, fill, signed
+from sessions import FACTS, ONE, SLIDE, TWO, cell, counted, field, fill, signed
 
 from nca_edge import RESEARCH_USE
 from nca_edge.errors import UsageError
@@ -23,7 +23,6 @@ from nca_edge.report import write_report
 from nca_edge.session import Session, SlideFacts, audit
 from nca_edge.summary import summarize
 
-ONE, TWO = "000001-001", "000001-002"
 EVIL = "=1+1\"'><script>alert(1)</script>"
 
 
@@ -291,3 +290,11 @@ def test_a_session_without_a_cell_has_all_outputs(tmp_path: Path) -> None:
 def test_the_flags_file_is_part_of_the_package() -> None:
     assert "[[flag]]" in (files("nca_edge") / "flags.toml").read_text("utf-8")
     assert SLIDE.target == 100
+
+
+def test_a_file_in_the_place_of_a_folder_is_one_sentence(tmp_path: Path) -> None:
+    signed(tmp_path / "s").close()
+    (tmp_path / "file").touch()
+    for asked in (Outputs(to=tmp_path / "file"), Outputs(outbox=tmp_path / "file")):
+        with pytest.raises(UsageError, match=r"^--out.*file: is a file; give a folder\."):
+            write_outputs(tmp_path / "s", asked)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import http.client
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 pytest.importorskip("starlette", reason="needs the web extra")
 pytest.importorskip("uvicorn", reason="needs the web extra")
 
+from done import Call
 from pages import WAIT_S, copy_of, queued, served, start
 
 from nca_edge.samples import sample_fields
@@ -101,6 +102,8 @@ def test_a_new_token_shuts_out_who_had_the_old_one(kept: Path) -> None:
         (["--session", "s", "--host", "here"], "give an address of this machine"),
         (["--session", "s", "--host", "192.0.2.1"], "cannot be served"),
         (["--session", "s", "--cert", "c.pem"], "belong together"),
+        (["--session", "s", "--cert", "c.pem", "--key", "c.pem"], "--cert c.pem: no such file; give a PEM file."),
+        (["--session", "s", "--cert", "text.txt", "--key", "text.txt"], "cannot be used together: give PEM files."),
         (["--session", "s", "--language", "xx"], "known are en, fr, es, pt, sw"),
         (["test:", "--camera"], "not both"),
         (["test:", "--session", "s", "--out", "t"], "give one of them"),
@@ -108,23 +111,25 @@ def test_a_new_token_shuts_out_who_had_the_old_one(kept: Path) -> None:
     ],
 )
 def test_wrong_use_is_one_sentence(
-    arguments: list[str], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: list[str], sentence: str, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    process = start(*arguments)
-    out, err = process.communicate(timeout=WAIT_S)
-    assert (process.returncode, out) == (2, "") and sentence in err and err.count("\n") == 1
+    (tmp_path / "text.txt").write_text("no key")
+    done = call("serve", "--port", "0", *arguments)
+    assert (done.code, done.out) == (2, "") and sentence in done.err and done.err.count("\n") == 1
     assert not (tmp_path / "t").exists()
 
 
-def test_a_key_that_is_none_is_one_sentence(kept: Path, tmp_path: Path) -> None:
-    (tmp_path / "c.pem").write_text("no key")
-    process = start("--session", copy_of(kept), "--cert", tmp_path / "c.pem", "--key", tmp_path / "c.pem")
-    _, err = process.communicate(timeout=WAIT_S)
-    assert process.returncode == 2 and "give PEM files" in err and "Traceback" not in err
+def test_a_port_in_use_is_one_sentence(kept: Path, call: Call) -> None:
+    folder = copy_of(kept)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        done = call("serve", "--session", folder, "--port", other.getsockname()[1])
+    assert (done.code, done.out) == (2, "") and "give another --port or --host." in done.err and done.err.count("\n") == 1
 
 
-def test_a_folder_that_cannot_be_read_is_told_before_the_page_opens(call: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_read_is_told_before_the_page_opens(call: Call, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("a")
     done = call("serve", tmp_path, "--out", tmp_path / "s")
     assert (done.code, "holds no image" in done.err, (tmp_path / "s").exists()) == (2, True, False)

@@ -173,6 +173,19 @@ def test_export_refuses_other_data(run: Path, data: Path, tmp_path: Path) -> Non
     assert not (tmp_path / "bundle").exists()
 
 
+def test_wrong_places_are_told_before_the_work(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    said: list[str] = []
+    for asked, sentence in (
+        (Request(bundle, tmp_path / "nowhere"), r"--data .*nowhere: no such folder"),
+        (Request(bundle, out=tmp_path / "file"), "file: is a file; give a folder to --out"),
+        (Request(bundle, out=tmp_path), "holds something that is no bundle; choose another --out"),
+    ):
+        with pytest.raises(UsageError, match=sentence):
+            export(asked, said.append)
+    assert said == []
+
+
 def test_a_variant_that_disagrees_is_left_out_and_the_rest_is_written(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

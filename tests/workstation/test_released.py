@@ -186,7 +186,7 @@ def test_other_state_dicts_are_refused(tmp_path: Path, content: object) -> None:
 def test_other_files_are_refused(tmp_path: Path, raw: bytes) -> None:
     path = tmp_path / "wrong.pt"
     path.write_bytes(raw)
-    with pytest.raises(BundleError, match=r"wrong\.pt"):
+    with pytest.raises(BundleError, match=r"wrong\.pt: not a released state dict; give the \.pt file as it was published\.$"):
         load_released(path)
 
 

@@ -40,9 +40,8 @@ def load_released(path: Path) -> tuple[Architecture, Weights]:
     try:
         state = torch.load(path, weights_only=True, map_location="cpu")
         return _imported({name: np.asarray(tensor, np.float32) for name, tensor in state.items()})
-    except _NOT_THAT as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise BundleError(f"{path}: not a released state dict ({reason}); give the .pt file as it was published.") from error
+    except _NOT_THAT as error:  # their words are about pickles; some even advise to load the file without a guard
+        raise BundleError(f"{path}: not a released state dict; give the .pt file as it was published.") from error
 
 
 def _imported(arrays: dict[str, NDArray[np.float32]]) -> tuple[Architecture, Weights]:
