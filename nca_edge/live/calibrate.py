@@ -81,10 +81,8 @@ def calibrate(request: CalibrateRequest, live: bool, say: Callable[[str], None])
         if len(surfaces) >= request.fields:
             break
     if len(surfaces) < LEAST_FIELDS or shape is None:
-        raise InputError(
-            f"Only {len(surfaces)} fields were good enough, {LEAST_FIELDS} are needed: move on over the smear, rest at each "
-            "field, and keep it in focus."
-        )
+        todo = "move on over the smear, rest at each field, and keep it in focus" if live else "give more of this microscope"
+        raise InputError(f"Only {len(surfaces)} fields were good enough, {LEAST_FIELDS} are needed: {todo}.")
     light = _blank(request.blank, shape) if request.blank is not None else _common(surfaces)
     white = tuple(float(v) for v in np.percentile(light.reshape(-1, 3), 95, axis=0))
     um_per_px, span = scale_of(scales)
@@ -109,8 +107,8 @@ def scale_of(scales: Iterable[float]) -> tuple[float | None, tuple[float, float]
 def _live(request: CalibrateRequest, say: Callable[[str], None]) -> Iterator[tuple[Image8, dict[str, object]]]:
     """Different fields at rest and in focus."""
     watcher = Watcher(Chart())
-    say(f"Move over the smear and rest at {request.fields} different fields.")
     with Reader(open_uri(request.source)) as reader:
+        say(f"Move over the smear and rest at {request.fields} different fields.")
         given_s = time.monotonic()
         while time.monotonic() - given_s < WAIT_S:
             shot = reader.newest()

@@ -96,5 +96,5 @@ def _fixed(session: Session, given: Calibration | None) -> Calibration | None:
 
 def _name(request: LiveRequest) -> str:
     """What a session folder is called after."""
-    scheme, _, rest = request.source.partition(":")
-    return Path(request.source).stem if not rest else scheme
+    scheme, colon, _ = request.source.partition(":")
+    return scheme if colon else Path(request.source).stem

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from done import Call
 from PIL import Image
 
 from nca_edge import RESEARCH_USE
@@ -22,13 +22,16 @@ from nca_edge.bench.variant import Question, Timing, time_variant
 from nca_edge.bundle import find_bundle, load_bundle
 from nca_edge.profiles import find_profile
 
-Call = Callable[..., Any]
 EDGE = find_bundle(None).resolve()
+pytestmark = pytest.mark.usefixtures("own_state")
 
 
-@pytest.fixture(autouse=True)
-def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+@pytest.fixture
+def one_field(tmp_path: Path) -> Path:
+    """A folder of one real field."""
+    (tmp_path / "fields").mkdir()
+    shutil.copy(Path(str(command.sample_fields())) / "bccd-BloodImage_00209.jpg", tmp_path / "fields")
+    return tmp_path / "fields"
 
 
 def question(bundle: Path = EDGE, backend: str = "numpy", fields: str | None = None) -> Question:
@@ -64,11 +67,8 @@ def test_a_variant_is_timed_with_its_answers_and_its_memory() -> None:
     assert timing.batch_ms is not None and timing.stage_ms == {}
 
 
-def test_stages_add_up_to_the_field(tmp_path: Path) -> None:
-    fields = tmp_path / "fields"
-    fields.mkdir()
-    shutil.copy(Path(str(command.sample_fields())) / "bccd-BloodImage_00209.jpg", fields)
-    timing = time_variant(question(backend="onnx", fields=str(fields)))
+def test_stages_add_up_to_the_field(one_field: Path) -> None:
+    timing = time_variant(question(backend="onnx", fields=str(one_field)))
     assert list(timing.stage_ms) == ["decode", "light", "gate", "detect", "crop", "model", "lrp", "mask", "measure", "store"]
     assert timing.field_ms is not None and 0.5 * timing.field_ms < sum(timing.stage_ms.values()) <= timing.field_ms
     assert timing.cells_per_minute is not None and timing.cells_per_minute > 0
@@ -201,8 +201,9 @@ def test_a_prediction_is_arithmetic() -> None:
     assert predict(find_profile("generic-aarch64"), a, timings, here) == []
 
 
-def test_command(tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command(tmp_path: Path, one_field: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peak, "ENOUGH_S", 1e-3)
+    monkeypatch.setattr(command, "sample_fields", lambda: one_field)
     monkeypatch.setattr(command, "CELL_S", 0.01)
     out, chart = tmp_path / "deep" / "result.json", tmp_path / "chart.png"
     done = call(

@@ -5,22 +5,23 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from done import Call
 
 from nca_edge import doctor
 from nca_edge.bundle import find_bundle
 from nca_edge.doctor import BAD, CARE, GOOD, Finding, examine
 
-Call = Callable[..., Any]
 
-
-@pytest.fixture(autouse=True)
-def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+@pytest.fixture(scope="module", autouse=True)
+def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What was tried once on this machine is known to the tests that follow, as it is to a user."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
 
 
 def by_name(findings: list[Finding]) -> dict[str, Finding]:
@@ -94,6 +95,7 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert finding.state == BAD and finding.says == f"only 0.01 GB free at {tmp_path}"
 
 
+@pytest.mark.usefixtures("own_state")
 def test_a_backend_that_dies_and_a_bundle_that_is_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "onnxruntime.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGILL)\n", "utf-8")
     bundle = Path(shutil.copytree(find_bundle(None), tmp_path / "bundle"))

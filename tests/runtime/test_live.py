@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from livecounts import PLACES, Still, all_events, counting, sheet
+from livecounts import CHOICE, PLACES, Still, all_events, counting, sheet
 from PIL import Image
 
 from nca_edge import RESEARCH_USE
 from nca_edge.camera.operator import Pose
 from nca_edge.camera.simulated import Microscope
 from nca_edge.errors import UsageError
-from nca_edge.live import LiveEvent
+from nca_edge.live import LiveEvent, LiveRequest
+from nca_edge.live import start as live_start
 from nca_edge.live.screen import KEYS, Panel
 from nca_edge.samples import sample_fields
 from nca_edge.session import Session
@@ -46,6 +47,12 @@ def test_a_field_says_how_long_it_took_from_its_picture(tmp_path: Path) -> None:
     with counting(tmp_path / "t", camera) as live:
         delays = [e.delay_s for e in all_events(live) if e.kind == "field"]
     assert len(delays) == 1 and delays[0] is not None and delays[0] > 0
+
+
+@pytest.mark.parametrize(("source", "name"), [("test:", "test"), ("test:?fps=9", "test"), ("v4l2:0", "v4l2"), ("a.mp4", "a")])
+def test_a_session_folder_is_called_after_its_camera(source: str, name: str) -> None:
+    """Without a colon, which a USB stick may not take."""
+    assert live_start._name(LiveRequest(source, None, None, None, None, CHOICE)) == name
 
 
 def test_nothing_is_counted_while_paused(tmp_path: Path) -> None:

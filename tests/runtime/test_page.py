@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from html import escape as html_escape
 from pathlib import Path
 
@@ -29,6 +30,26 @@ QUOTES = """O'Neill "Bo" <b>&amp; 'x"""
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same fields ten times over."""
     return make_session(tmp_path_factory.mktemp("many") / "s", 10, "Amina")
+
+
+@pytest.fixture(scope="module")
+def server(kept: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """One for the tests that change nothing; at its end the session is as it was."""
+    folder = copy_of(kept)
+    with Session.open(folder, read_only=True) as session:
+        before = (session.state, session.head)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        with served("--session", folder) as page:
+            yield page
+    with Session.open(folder, read_only=True) as session:
+        assert (session.state, session.head) == before
+
+
+@pytest.fixture
+def visitor(server: Browser) -> Browser:
+    """A browser of its own at that server."""
+    return Browser(server.url, server.process).enter()
 
 
 def escape(text: str) -> str:
@@ -127,37 +148,31 @@ def test_names_are_kept_and_shown_as_they_were_typed(kept: Path) -> None:
         assert [signature.name for signature in session.signatures()] == [" ".join(name.split()) for name in names]
 
 
-def test_names_that_cannot_be_shown_are_refused_with_one_sentence(kept: Path) -> None:
-    folder = copy_of(kept)
-    with served("--session", folder, "--operator", "A") as page:
-        for name in ("", " \t ", BIDI, "a\x00b", "x" * 201, "x" * 10_000):
-            answers = [page.do("sign", name=name), page.do("operator", name=name), page.do("abandon", name=name, reason="x")]
-            assert [answer.status for answer in answers] == [409] * 3, name
-            assert all(0 < len(answer.json["error"]) < 300 for answer in answers)
-    with Session.open(folder, read_only=True) as session:
-        assert session.state is State.REVIEW
+def test_names_that_cannot_be_shown_are_refused_with_one_sentence(visitor: Browser) -> None:
+    for name in ("", " \t ", BIDI, "a\x00b", "x" * 201, "x" * 10_000):
+        answers = [visitor.do(what, name=name, reason="x") for what in ("sign", "operator", "abandon")]
+        assert [answer.status for answer in answers] == [409] * 3, name
+        assert all(0 < len(answer.json["error"]) < 300 for answer in answers)
 
 
-def test_changes_that_the_page_never_makes_are_refused(kept: Path) -> None:
+def test_changes_that_the_page_never_makes_are_refused(visitor: Browser) -> None:
+    assert visitor.do("operator", name="A").status == 200
     wrong = ({}, {"cell": 3, "label": None}, {"cell": "000001-001", "label": "unicorn"}, {"cell": "../x", "label": "blast"})
-    with served("--session", copy_of(kept), "--operator", "A") as page:
-        for values in wrong:
-            answer = page.do("reclassify", **values)
-            assert answer.status == 409 and answer.json["error"], values
-        assert page.do("accept", cells=["000001-001", 3]).status == page.do("live", action="stop").status == 409
+    for values in wrong:
+        answer = visitor.do("reclassify", **values)
+        assert answer.status == 409 and answer.json["error"], values
+    assert visitor.do("accept", cells=["000001-001", 3]).status == visitor.do("live", action="stop").status == 409
 
 
-def test_every_language_is_served_and_the_choice_is_kept(kept: Path) -> None:
-    with served("--session", copy_of(kept)) as page:
-        assert '<html lang="en">' in page.ask("GET", "/").text
-        for asked, code in (("fr-CM,fr;q=0.9", "fr"), ("es", "es"), ("pt-BR", "pt"), ("sw", "sw"), ("ja,de", "en")):
-            told = page.ask("GET", "/sign", accept_language=asked).text
-            assert f'<html lang="{code}">' in told and "⟦" not in told
-        chosen = page.do("language", language="sw")
-        assert chosen.status == 200 and '<html lang="sw">' in page.ask("GET", "/", accept_language="fr").text
+def test_every_language_is_served_and_the_choice_is_kept(visitor: Browser) -> None:
+    assert '<html lang="en">' in visitor.ask("GET", "/").text
+    for asked, code in (("fr-CM,fr;q=0.9", "fr"), ("es", "es"), ("pt-BR", "pt"), ("sw", "sw"), ("ja,de", "en")):
+        told = visitor.ask("GET", "/sign", accept_language=asked).text
+        assert f'<html lang="{code}">' in told and "⟦" not in told
+    chosen = visitor.do("language", language="sw")
+    assert chosen.status == 200 and '<html lang="sw">' in visitor.ask("GET", "/", accept_language="fr").text
 
 
-def test_the_research_use_sentence_stands_on_every_page(kept: Path) -> None:
-    with served("--session", copy_of(kept)) as page:
-        for path in ("/", "/cells", "/queue", "/sign", "/who", "/report", "/cell/000001-001", "/nothing"):
-            assert RESEARCH_USE in page.ask("GET", path).text, path
+def test_the_research_use_sentence_stands_on_every_page(visitor: Browser) -> None:
+    for path in ("/", "/cells", "/queue", "/sign", "/who", "/report", "/cell/000001-001", "/nothing"):
+        assert RESEARCH_USE in visitor.ask("GET", path).text, path

@@ -17,7 +17,8 @@ from nca_edge.errors import InputError
 from nca_edge.pipeline import MAX_CROP_PX, observe, read_crop, read_field
 from nca_edge.records import Frame, Image8, Reading
 
-VARIANTS = [("onnx", 1), ("onnx", 2), ("numpy", 1), ("numpy", 2)]
+VARIANTS = [("onnx", 1), ("onnx", 2), ("numpy", 1)]
+"""Two threads of numpy: see ``test_the_number_of_threads_changes_no_bit``."""
 
 
 @cache

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nca_edge.preprocess import (
@@ -27,6 +27,7 @@ def drawn_cell(size: int = 64, ink: tuple[float, float, float] = (0.6, 1.0, 0.3)
     return view
 
 
+@settings(max_examples=25)
 @given(st.tuples(*[st.integers(90, 255)] * 3))
 def test_a_tinted_crop_gets_a_white_background(tint: tuple[int, int, int]) -> None:
     rgb = np.round(drawn_cell() * np.array(tint)).astype(np.uint8)
@@ -73,6 +74,7 @@ def test_a_view_spans_micrometres_whatever_the_magnification(um_per_px: float) -
     assert (1 - view[..., 0]).sum() == pytest.approx(20 * 20, rel=0.06)
 
 
+@settings(max_examples=25)
 @given(st.floats(0.25, 1.0), st.tuples(*[st.floats(0.55, 1.0)] * 3))
 def test_pale_stains_and_stray_light_look_the_same_after_matching(strength: float, per_channel: tuple[float, ...]) -> None:
     ink = -np.log(STAIN_REFERENCE) * strength * np.array(per_channel)
@@ -86,6 +88,7 @@ def half_stained(nucleus: np.ndarray, rest: np.ndarray) -> np.ndarray:
     return np.where(drawn_cell()[..., :1] < 1, nucleus, rest).astype(np.float32)
 
 
+@settings(max_examples=25)
 @given(st.floats(0.0, 1.5))
 def test_stray_light_is_taken_away(glare: float) -> None:
     """(T + g) / (1 + g) of a cell of the reference stain: everything, not the nucleus alone, is as without the glare."""
@@ -93,6 +96,7 @@ def test_stray_light_is_taken_away(glare: float) -> None:
     assert match_stain((clear + np.float32(glare)) / np.float32(1 + glare)) == pytest.approx(clear, abs=1e-4)
 
 
+@settings(max_examples=25)
 @given(st.floats(1.0, 1.8))
 def test_a_stronger_stain_is_thinned(strength: float) -> None:
     """Twice the dye is twice the absorbance of everything."""

@@ -31,8 +31,7 @@ CUDA, WORKING = "CUDAExecutionProvider", "AzureExecutionProvider"
 
 
 @pytest.fixture(autouse=True)
-def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+def no_wish(own_state: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(onnx.KEEP_CPU, raising=False)
 
 

@@ -24,6 +24,7 @@ def commands() -> list[list[str]]:
     return [line[1:] for line in lines if line[0] == "nca-edge"]
 
 
+@pytest.mark.usefixtures("own_state")  # bench remembers what was quickest
 def test_readme_commands_run_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "fields").mkdir()
     field = sample_fields() / "bccd-BloodImage_00209.jpg"
