@@ -56,12 +56,14 @@ class HttpCamera:
         if kind.startswith("multipart/"):
             if self._socket is not None:
                 self._socket.settimeout(READ_S)
-            self._answer, self._stream, self._pictures, self._torn = answer, JpegStream(), [], 0
+            self._stream, self._pictures, self._torn = JpegStream(), [], 0
             return {"kind": "stream", "locked": []}
         if kind in ("image/jpeg", "image/png"):
             self._whole(answer)  # it can be decoded, or the user is told now
             return {"kind": "snapshot", "locked": []}
-        raise CameraError(f"{self.name} answered with {kind}, which is no picture{_shown(answer)}: check the address.")
+        shown = _shown(answer)
+        self.close()
+        raise CameraError(f"{self.name} answered with {kind}, which is no picture{shown}: check the address.")
 
     def read(self, wait_s: float) -> Image8:
         if self._answer is not None and self._stream is not None:
@@ -75,9 +77,9 @@ class HttpCamera:
         answer = self._ask()
         kind = answer.headers.get_content_type()
         if kind not in ("image/jpeg", "image/png"):
-            raise CameraError(
-                f"{self.name} answers with {kind} now, which is no picture{_shown(answer)}: check the microscope."
-            )
+            shown = _shown(answer)
+            self.close()
+            raise CameraError(f"{self.name} answers with {kind} now, which is no picture{shown}: check the microscope.")
         return self._whole(answer)
 
     def close(self) -> None:
@@ -121,7 +123,7 @@ class HttpCamera:
         try:
             self._connection.request("GET", path, headers={"User-Agent": "nca-edge", "Accept": "image/*, multipart/*"})
             self._socket = self._connection.sock  # an answer without a length takes it from the connection
-            answer = self._connection.getresponse()
+            answer = self._answer = self._connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
             self.close()
             reason = "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__

@@ -182,3 +182,11 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def test_an_answer_that_is_refused_leaves_no_connection_open(served: Callable[[Answer], str]) -> None:
+    for answer in (lambda h: send(h, "application/json", b'{"detail": "off"}'), lambda h: h.send_error(404)):
+        source = open_uri(served(answer))
+        with pytest.raises(CameraError):
+            source.open()
+        assert source._answer is source._connection is source._socket is None  # type: ignore[attr-defined]
