@@ -30,7 +30,7 @@ MODULES = sorted(
 
 PROBE = """
 import importlib, json, os, sys
-import numpy, typer, PIL.Image  # what each may import, once
+import asyncio, http.client, sqlite3, jinja2, numpy, typer, PIL.Image  # what each may import, once
 for module in sys.argv[1:]:
     reader, writer = os.pipe()
     if os.fork() == 0:
@@ -53,7 +53,7 @@ def loaded() -> dict[str, set[str]]:
     roots = {str(PACKAGE.parent), str(Path(str(files("nca_devices"))).parent)}
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sorted(roots)), "OPENBLAS_NUM_THREADS": "1"}
     command = [sys.executable, "-c", PROBE, *MODULES, "scipy"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=env)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=env)
     assert done.returncode == 0, done.stderr
     told = [json.loads(line) for line in done.stdout.splitlines()]
     return {module: set(names) for module, names in told if names is not None}

@@ -47,9 +47,7 @@ def test_a_stage_that_crashes_again_and_again_ends_the_count(tmp_path: Path, mon
     assert "the count ends here" in live.failures[-1] and events[-1].kind == "ended"
 
 
-def test_a_full_disk_loses_nothing_that_fits_later(
-    tmp_path: Path, small_disk: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_loses_nothing_that_fits_later(small_disk: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live_run, "STORE_AGAIN_S", 0.2)
     disk = small_disk("size=40m")
     said: list[str] = []
@@ -69,9 +67,7 @@ def test_a_full_disk_loses_nothing_that_fits_later(
     assert live.failures == []
 
 
-def test_a_disk_that_stays_full_is_told_at_the_end(
-    tmp_path: Path, small_disk: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_disk_that_stays_full_is_told_at_the_end(small_disk: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live_run, "STORE_AGAIN_S", 0.1)
     disk = small_disk("size=40m")
 

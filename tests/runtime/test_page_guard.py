@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -52,7 +51,7 @@ def refused(answer: Answer) -> bool:
     return answer.status == 403 and RESEARCH_USE in answer.text and len(answer.text) < 300
 
 
-def test_the_router_serves_these_routes_and_no_other(tmp_path: Path) -> None:
+def test_the_router_serves_these_routes_and_no_other() -> None:
     class Nothing:
         bell = Bell()
 

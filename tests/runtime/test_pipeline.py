@@ -83,9 +83,7 @@ def test_the_backends_agree(cells: tuple[Image8, ...]) -> None:
     assert np.abs(classifier().answer(batch).logits - reference).max() <= 1e-3 * np.abs(reference).max()
 
 
-def test_an_answer_does_not_hang_on_the_batch(
-    cells: tuple[Image8, ...], fields_in_memory: list[Frame], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_answer_does_not_hang_on_the_batch(fields_in_memory: list[Frame], monkeypatch: pytest.MonkeyPatch) -> None:
     (whole,) = list(observe(fields_in_memory[:1], classifier()))
     monkeypatch.setattr(pipeline, "BATCH", 1)
     (single,) = list(observe(fields_in_memory[:1], classifier()))

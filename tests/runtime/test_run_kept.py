@@ -198,7 +198,7 @@ def test_two_runs_on_one_session(made_up: MadeUp, tmp_path: Path) -> None:
     assert [field["field"] for field in lines(tmp_path / "s" / "fields.jsonl")] == [f"{n:02}.png" for n in range(6)]
 
 
-def test_a_signed_session_takes_no_more_fields_and_can_still_be_reported(made_up: MadeUp, tmp_path: Path, call: Call) -> None:
+def test_a_signed_session_takes_no_more_fields_and_can_still_be_reported(made_up: MadeUp, tmp_path: Path) -> None:
     source = made_up.source(2)
     runner.run(request(source, tmp_path / "s", target=1), Heard().show, Heard().append)
     runner.run(request(source, tmp_path / "s", resume=True, target=2), Heard().show, Heard().append)
