@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,13 +14,13 @@ from nca_edge import doctor
 from nca_edge.bundle import find_bundle
 from nca_edge.doctor import BAD, CARE, GOOD, Finding, examine
 
+pytestmark = pytest.mark.usefixtures("own_state")
 
-@pytest.fixture(scope="module", autouse=True)
-def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What was tried once on this machine is known to the tests that follow, as it is to a user."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
-        yield
+
+@pytest.fixture
+def board_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look at the board only: trying each variant of the model anew takes longest."""
+    monkeypatch.setattr(doctor, "_backends", lambda model: iter(()))
 
 
 def by_name(findings: list[Finding]) -> dict[str, Finding]:
@@ -42,6 +41,7 @@ def test_a_sound_machine(tmp_path: Path) -> None:
     assert all(finding.mend for finding in found.values() if finding.state != GOOD)
 
 
+@pytest.mark.usefixtures("board_alone")
 def test_a_pi_in_trouble(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     firmware = tmp_path / "bin" / "vcgencmd"
     write(
@@ -66,11 +66,13 @@ def test_a_pi_in_trouble(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert found["clock speed"].mend and "scaling_governor" in found["clock speed"].mend
 
 
+@pytest.mark.usefixtures("board_alone")
 def test_a_board_out_of_scope(tmp_path: Path) -> None:
     write(tmp_path, {"proc/device-tree/model": "NVIDIA Jetson Nano Developer Kit\0"})
     assert by_name(examine(tmp_path, root=tmp_path))["board"].state == BAD
 
 
+@pytest.mark.usefixtures("board_alone")
 def test_a_32_bit_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.machine", lambda: "armv7l")
     found = by_name(examine(tmp_path))
@@ -95,7 +97,6 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert finding.state == BAD and finding.says == f"only 0.01 GB free at {tmp_path}"
 
 
-@pytest.mark.usefixtures("own_state")
 def test_a_backend_that_dies_and_a_bundle_that_is_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "onnxruntime.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGILL)\n", "utf-8")
     bundle = Path(shutil.copytree(find_bundle(None), tmp_path / "bundle"))
@@ -113,6 +114,7 @@ def test_command(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     findings = json.loads(told.out)
     assert told.code == 0 and {"what", "state", "says", "mend"} == set(findings[0])
     monkeypatch.setattr(doctor, "BUILT", 10**11)
+    monkeypatch.setattr(doctor, "_backends", lambda model: iter(()))
     plain = call("doctor", "--out", tmp_path)
     assert plain.code == 1 and "mend: sudo timedatectl set-time" in plain.out
 
