@@ -2,8 +2,8 @@
 
 Each step rounds the state to 8 bits for what it perceives of it, and adds a float32 change to the float32 state: the state
 itself is never rounded. The scales of a step come from cells that were run through the reference (``quantize.reach``), so that
-a cell's answer hangs on no other cell of its batch. Only grid cells that fire go through the 1x1 layers, and their change is
-added in place (``ScatterND``). From the seed to the outputs the state's channels are those that were made alike.
+a cell's answer hangs on no other cell of its batch. Only grid cells that fire are computed, and their change is added in place
+(``ScatterND``). From the seed to the outputs the state's channels are those that were made alike.
 ``QLinearConv`` with channels last and ``QGemm`` are ONNX Runtime's own operators (domain com.microsoft): export/README.md says
 what all this brings.
 """
