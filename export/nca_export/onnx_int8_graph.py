@@ -2,8 +2,8 @@
 
 Each step rounds the state to 8 bits for what it perceives of it, and adds a float32 change to the float32 state: the state
 itself is never rounded. The scales of a step come from cells that were run through the reference (``quantize.reach``), so that
-a cell's answer hangs on no other cell of its batch. Only grid cells that fire go through the 1x1 layers, and their change is
-added in place (``ScatterND``). From the seed to the outputs the state's channels are those that were made alike.
+a cell's answer hangs on no other cell of its batch. Only grid cells that fire are computed, and their change is added in place
+(``ScatterND``). From the seed to the outputs the state's channels are those that were made alike.
 ``QLinearConv`` with channels last and ``QGemm`` are ONNX Runtime's own operators (domain com.microsoft): export/README.md says
 what all this brings.
 """
@@ -56,6 +56,7 @@ class _Drawing:
         self.image = ""
         """Pixels folded into channels: what the image channels hold from the first step to the last."""
         self.starts: dict[int, str] = {}
+        self.around = ""
         self.factors = equal.perceived[: architecture.channels]
         self.w1, self.w1_scales = quantized(weights["w1"])
         self.w2, self.w2_scales = quantized(weights["w2"] * self.factors[:, None])
@@ -87,21 +88,35 @@ class _Drawing:
         return g.one("Concat", [self.image, hidden], axis=3)
 
     def masked_step(self, x: str, mask: NDArray[np.uint8]) -> str:
-        """All grid cells are perceived; those that fire go on to the 1x1 layers."""
+        """Grid cells that fire perceive their neighbourhoods, gathered for each; the probe shows what all cells perceive."""
         g, a = self.graph, self.a
         if not (mask.any() or self.probe):
             return x
         cells = np.flatnonzero(mask)[None].astype(np.min_scalar_type(mask.size))  # two bytes for each, that is one a grid cell
         fires = g.one("Cast", [g.constant(cells)], to=TensorProto.INT64)
         rounded = g.one("QuantizeLinear", [x, *self.perceived])
-        y = self._perception(rounded, self._padded(rounded, (1, 1), (1, 1)), (1, 1))
-        if self.probe:  # what lies inside is shown of all grid cells
+        if self.probe:
+            y = self._perception(rounded, self._padded(rounded, (1, 1), (1, 1)), (1, 1))
             every = self._reshape(self._delta(y, (a.grid, a.grid)), [-1, a.grid**2, a.channels])
             delta = g.one("Gather", [every, fires], axis=1)
         else:
-            y = g.one("Gather", [self._reshape(y, [0, a.grid**2, 3 * a.channels]), fires], axis=1)
-            delta = self._delta(y, (a.grid, a.grid))
+            flat = self._reshape(rounded, [0, a.grid**2, a.channels])
+            own, near = (g.one("Gather", [flat, at], axis=1) for at in (fires, g.one("Gather", [self._around(), fires])))
+            # all 3x3 neighbourhoods below each other, as an image three columns wide
+            patches, firing = self._reshape(near, [0, -1, 3, a.channels]), self._reshape(own, [0, -1, 1, a.channels])
+            delta = self._delta(self._perception(firing, patches, (3, 1)), (a.grid, a.grid))
         return self._added(x, delta, fires, a.channels)
+
+    def _around(self) -> str:
+        """(grid cells, 9) numbers of each one's neighbours and itself, reflected at the border, row by row."""
+        if not self.around:
+            g, n = self.graph, self.a.grid
+            ends = [g.constant(np.array(value)) for value in (0, n * n, 1)]
+            x = self._padded(self._reshape(g.one("Range", ends), [1, n, n, 1]), (1, 1), (1, 1))
+            for axis in (2, 1):
+                x = g.one("Concat", [self._slice(x, axis, start, start + n) for start in range(3)], axis=3)
+            self.around = self._reshape(x, [n * n, 9])
+        return self.around
 
     def half_step(self, x: str, phase: int) -> str:
         """Rows (phase 0, 1) or columns (2, 3): all are rounded, every second one is computed and changed."""
