@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import math
+import os
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -113,21 +114,34 @@ def shipped_models() -> Path:
     return Path(str(files("nca_edge") / "models"))
 
 
+def installed_models() -> Path | None:
+    """Folder of the bundles that ``models install`` put on this machine; None for a service without a home."""
+    try:
+        return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "nca-edge" / "models"
+    except RuntimeError:
+        return None
+
+
+def known_models() -> dict[str, Path]:
+    """Name -> folder; an installed bundle stands in for the shipped one of its name."""
+    places = [place for place in (shipped_models(), installed_models()) if place is not None]
+    found = {path.parent.name: path.parent for place in places for path in place.glob("*/manifest.json")}
+    return {name: found[name] for name in sorted(found) if not name.endswith((".part", ".old"))}
+
+
 def find_bundle(name_or_folder: str | None) -> Path:
-    """Folder of a shipped bundle by name, or the folder itself.
+    """Folder of an installed or shipped bundle by name, or the folder itself.
 
     Raises
     ------
     UsageError
         Nothing of that name.
     """
-    name = name_or_folder or DEFAULT_MODEL
-    shipped = shipped_models() / name
-    if "/" not in name and (shipped / "manifest.json").is_file():
-        return shipped
+    name, known = name_or_folder or DEFAULT_MODEL, known_models()
+    if name in known:
+        return known[name]
     if Path(name).is_dir():
         return Path(name)
-    known = sorted(p.parent.name for p in shipped_models().glob("*/manifest.json"))
     raise UsageError(f"no model {name!r}: give a bundle's folder or one of {', '.join(known) or '(none is shipped)'}.")
 
 

@@ -9,9 +9,10 @@ import os
 import shutil
 import uuid
 import zipfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ from nca_edge.errors import StorageError, UsageError
 from nca_edge.formats import format_of
 
 MANIFEST = "manifest.json"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +52,21 @@ def write_bundle(folder: Path, contents: Contents) -> Manifest:
         It cannot be written.
     """
     refuse_other(folder)
+    return replaced(folder, lambda beside: _write(beside, contents))
+
+
+def replaced(folder: Path, fill: Callable[[Path], T]) -> T:
+    """What ``fill`` returns, which writes the folder anew under another name.
+
+    Raises
+    ------
+    StorageError
+        It cannot be written; what was there is there.
+    """
     beside = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         beside.mkdir(parents=True)
-        manifest = _write(beside, contents)
+        filled = fill(beside)
         if folder.exists():
             old = beside.with_suffix(".old")
             os.replace(folder, old)
@@ -63,8 +76,8 @@ def write_bundle(folder: Path, contents: Contents) -> Manifest:
             os.replace(beside, folder)
     except OSError as error:
         shutil.rmtree(beside, ignore_errors=True)
-        raise StorageError(f"{folder}: cannot be written ({error.strerror}); make room or choose another --out.") from error
-    return manifest
+        raise StorageError(f"{folder}: cannot be written ({error.strerror}); make room or choose another place.") from error
+    return filled
 
 
 def refuse_other(folder: Path) -> None:

@@ -3,15 +3,18 @@
 # No `from __future__ import annotations` here: typer reads the annotations of commands at run time.
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nca_edge.cli.options import AsJson, Backend, BackendName, Model, PrecisionName, Threads, UmPerPx, check_scale, choice
-from nca_edge.errors import MissingExtraError, UsageError
+from nca_edge.errors import UsageError
 from nca_edge.terminal import print_json, printable, say
 
-models_app = typer.Typer(help="Show and check model bundles.", rich_markup_mode=None, no_args_is_help=True)
+if TYPE_CHECKING:
+    from nca_edge.bundle import Bundle
+
+models_app = typer.Typer(help="Show, check and install model bundles.", rich_markup_mode=None, no_args_is_help=True)
 
 
 def bench(
@@ -88,37 +91,58 @@ def doctor(
 
 @models_app.command("list")
 def models_list(as_json: AsJson = False) -> None:
-    """List the shipped bundles."""
-    from nca_edge.bundle import load_bundle, shipped_models
+    """List the bundles that are known by name: the shipped ones and those installed here."""
+    from nca_edge.bundle import known_models, load_bundle, shipped_models
 
     rows: list[dict[str, Any]] = []
-    for path in sorted(shipped_models().glob("*/manifest.json")):
-        m = load_bundle(path.parent).manifest
-        rows.append({"name": m.name, "classes": list(m.classes), "parameters": m.architecture.parameters, "metrics": m.metrics})
+    for folder in known_models().values():
+        m, own = load_bundle(folder).manifest, folder.parent != shipped_models()
+        rows.append(
+            {
+                "name": folder.name, "classes": list(m.classes), "parameters": m.architecture.parameters, "metrics": m.metrics,
+                "installed": str(folder) if own else None,
+            }
+        )  # fmt: skip
     if as_json:
         print_json(rows)
         return
     for row in rows:
-        typer.echo(f"{row['name']}\t{row['parameters']} parameters\t{len(row['classes'])} classes: {', '.join(row['classes'])}")
+        place = f"\tinstalled in {printable(row['installed'])}" if row["installed"] else ""
+        named = f"{len(row['classes'])} classes: {', '.join(row['classes'])}"
+        typer.echo(f"{row['name']}\t{row['parameters']} parameters\t{named}{place}")
 
 
 @models_app.command("verify")
 def models_verify(
-    model: Annotated[
-        str | None, typer.Argument(help="A shipped name or a folder; default: the shipped model.", metavar="NAME|DIR")
-    ] = None,
+    model: Annotated[str | None, typer.Argument(help="A name or a folder; default: edge.", metavar="NAME|DIR")] = None,
 ) -> None:
     """Check every hash of a bundle, and that each backend reproduces its golden cells."""
-    from nca_edge.backends import BACKENDS
     from nca_edge.bundle import find_bundle, load_bundle
-    from nca_edge.classifier import ModelChoice, load
 
-    bundle = load_bundle(find_bundle(model))
-    known = sorted(variant for variant in bundle.file_of() if variant[0] in BACKENDS)
-    for backend, precision in [("numpy", "fp32"), *known]:  # the reference first: all others were compared with it
-        try:
-            load(ModelChoice(model, backend, precision))
-        except MissingExtraError as error:
-            say(f"{bundle.manifest.name}: {backend} {precision} not tried: {error}")
-            continue
-        typer.echo(f"{bundle.manifest.name}: {backend} {precision} reproduces the golden cells")
+    _try(load_bundle(find_bundle(model)))
+
+
+@models_app.command("install")
+def models_install(
+    folder: Annotated[Path, typer.Argument(help="The bundle's folder, on a USB stick say.", metavar="DIR")],
+) -> None:
+    """Check a bundle and copy it to this machine's own; --model finds it by its name, before a shipped one of that name."""
+    from nca_edge.bundle import load_bundle
+    from nca_edge.installing import install
+
+    if not folder.is_dir():
+        raise UsageError(f"{printable(str(folder))}: is no folder; give the folder of a bundle.")
+    bundle = load_bundle(folder)
+    _try(bundle)
+    typer.echo(f"installed in {printable(str(install(bundle)))}: --model {bundle.manifest.name}")
+
+
+def _try(bundle: "Bundle") -> None:
+    """Say which variants reproduce the golden cells."""
+    from nca_edge.installing import tried
+
+    for backend, precision, missing in tried(bundle):
+        if missing:
+            say(f"{bundle.manifest.name}: {backend} {precision} not tried: {missing}")
+        else:
+            typer.echo(f"{bundle.manifest.name}: {backend} {precision} reproduces the golden cells")

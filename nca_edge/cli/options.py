@@ -31,7 +31,7 @@ class PrecisionName(str, Enum):
     int8 = "int8"
 
 
-Model = Annotated[str | None, typer.Option(help="Model bundle: a shipped name or a folder.", metavar="NAME|DIR")]
+Model = Annotated[str | None, typer.Option(help="Model bundle: a shipped or installed name, or a folder.", metavar="NAME|DIR")]
 Backend = Annotated[BackendName, typer.Option(help="Who computes the model.")]
 Precision = Annotated[PrecisionName, typer.Option(help="Which variant of the model.")]
 SessionPrecision = Annotated[

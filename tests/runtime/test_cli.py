@@ -33,7 +33,9 @@ COMMANDS = dict(commands(typer.main.get_command(app)))
 
 
 def test_the_commands() -> None:
-    assert {"run", "classify", "evaluate", "report", "devices", "models list", "models verify"} <= set(COMMANDS)
+    assert {"run", "classify", "evaluate", "report", "devices", "models list", "models verify", "models install"} <= set(
+        COMMANDS
+    )
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -137,7 +139,7 @@ def test_devices_and_models(call: Call) -> None:
     plain = call("devices")
     assert (plain.code, plain.err) == (0, "") and plain.out.count("* ") == 2
     (model,) = [model for model in json.loads(call("models", "list", "--json").out) if model["name"] == "edge"]
-    assert set(model) == {"name", "classes", "parameters", "metrics"}
+    assert set(model) == {"name", "classes", "parameters", "metrics", "installed"}
     assert "edge\t" in call("models", "list").out
     verified = call("models", "verify")
     names = ["numpy fp32", "litert fp32", "litert int8", "onnx fp32", "onnx int8"]

@@ -11,6 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from nca_edge.bench import command, peak
+from nca_edge.bundle import shipped_models
 from nca_edge.cli import app
 from nca_edge.samples import sample_fields
 
@@ -33,6 +34,8 @@ def test_readme_commands_run_in_their_order(tmp_path: Path, monkeypatch: pytest.
         (tmp_path / folder).mkdir(parents=True)
         with Image.open(field) as image:
             image.crop((300, 230, 466, 394)).save(tmp_path / folder / "one.png")
+    shutil.copytree(shipped_models() / "edge", tmp_path / "usb" / "edge")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.chdir(tmp_path)
     for module, name, value in ((peak, "ENOUGH_S", 1e-3), (command, "CELL_S", 0.01)):
         monkeypatch.setattr(module, name, value)  # the benchmark measures, but not for long: one field
