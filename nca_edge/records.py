@@ -147,7 +147,7 @@ class Explanation:
     """Its logit, or by how much it exceeds that of ``against``; the channels' relevance, ``bias_share`` and ``epsilon_share``
     add up to it."""
     top_channels: tuple[ChannelRelevance, ...]
-    """The ten channels of largest absolute relevance, largest first."""
+    """The ten strongest channels (``explain.strongest``), largest absolute relevance first."""
     bias_share: float
     """Relevance that the head's biases absorbed."""
     epsilon_share: float
