@@ -187,7 +187,7 @@ class Prediction:
     confidence: float
     """Its calibrated probability, 0..1."""
     unsure: bool
-    """True below the bundle's threshold: a person has to name the cell."""
+    """True below the bundle's threshold, and for an image of one cell that shows none: a person has to name it."""
     probabilities: dict[str, float]
     """Calibrated probability of every class, in the bundle's order; they sum to 1."""
     passes: int = 1
