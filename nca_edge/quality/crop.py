@@ -10,13 +10,13 @@ from nca_edge.quality.gate import MIN_COLOUR, colour
 from nca_edge.records import Image8, Image32
 
 LIGHT = 40
-"""Grey level that the brightest hundredth of an image reaches; 224 is the least of the real ones."""
+"""Grey level that the brightest hundredth of an image reaches; the least of the real ones reaches 125."""
 BLUR = 1 / 48
 """Width of the blur that takes noise and leaves cells, as a share of the image's side."""
 MIN_COARSE = 0.45
 """Share of its deviation that an image keeps under it; real ones 0.70 and more, noise 0.09, a page of print 0.19."""
 MIN_CONTRAST = 0.2
-"""Absorbance, summed over channels, between the palest and the darkest hundredth of the blurred image; real ones 0.99 and more,
+"""Absorbance, summed over channels, between the palest and the darkest hundredth of the blurred image; real ones 0.54 and more,
 noise around one colour 0.08."""
 
 
