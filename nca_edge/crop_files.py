@@ -91,8 +91,6 @@ FLAG = "Relevance outside the cell"
 """What a person reads of a cell that rests on the background."""
 REACHES_EDGE = "Outline reaches the edge"
 """What a person reads of a cell that is cut, or whose outline ran into a neighbour that is."""
-NO_CELL = "No cell is seen"
-"""What a person reads of an image that is black, of one colour or nothing but noise."""
 
 
 def flag(reading: CropReading) -> str | None:
@@ -107,7 +105,7 @@ def warnings(reading: CropReading) -> str | None:
     """All that a person should see at once in a figure."""
     why = reading.explanation
     edge = REACHES_EDGE if why is not None and why.measures.reason == CUT else None
-    return "; ".join(one for one in (NO_CELL if reading.no_cell else None, flag(reading), edge) if one) or None
+    return "; ".join(one for one in (flag(reading), edge) if one) or None
 
 
 def _write_figure(path: Path, image: Path, reading: CropReading, classifier: Classifier, animate: bool) -> None:
@@ -117,7 +115,8 @@ def _write_figure(path: Path, image: Path, reading: CropReading, classifier: Cla
         raise RuntimeError("read_crop explains unless told otherwise")
     model = f"{classifier.bundle.manifest.name} ({classifier.backend.name} {classifier.precision})"
     title = printable(image.name)
-    save(figure(Case(title, model, reading.shown, reading.prediction, reading.scale, warnings(reading))), path)
+    answer = (reading.shown, reading.prediction, reading.scale, warnings(reading), reading.no_cell)
+    save(figure(Case(title, model, *answer)), path)
     if animate:
         pool = classifier.bundle.manifest.architecture.pool
         frames = animation(classifier.history(reading.shown.view), reading.shown.explanation, title, pool)
