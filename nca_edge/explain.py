@@ -21,7 +21,7 @@ EPSILON = 1e-6
 TOP_CHANNELS = 10
 SWAY = 0.2
 """Standard deviation of a hidden unit's sum from look to look, as a share of the spread of all units' sums in one look: 0.21 in
-the median of 708 cells of half 3a. Of 0.1 to 0.4 it is also 0.2 whose top channels are most often those of all eight looks
+the median of 708 cells of half 3a. No value from 0.1 to 0.4 has top channels that are more often those of all eight looks
 (``tests/benchmarks/looks.py``)."""
 
 
