@@ -115,7 +115,8 @@ def _write_figure(path: Path, image: Path, reading: CropReading, classifier: Cla
         raise RuntimeError("read_crop explains unless told otherwise")
     model = f"{classifier.bundle.manifest.name} ({classifier.backend.name} {classifier.precision})"
     title = printable(image.name)
-    save(figure(Case(title, model, reading.shown, reading.prediction, reading.scale, warnings(reading))), path)
+    answer = (reading.shown, reading.prediction, reading.scale, warnings(reading), reading.no_cell)
+    save(figure(Case(title, model, *answer)), path)
     if animate:
         pool = classifier.bundle.manifest.architecture.pool
         frames = animation(classifier.history(reading.shown.view), reading.shown.explanation, title, pool)

@@ -33,7 +33,8 @@ def classify(
 
     Yields
     ------
-    As DESIGN section 5 has it: ``file, label, confidence, ...``; for a file that failed ``file, error``.
+    As DESIGN section 5 has it: ``file, label, confidence, ...``, and ``no_cell``, the reason, where an image shows none; for a
+    file that failed ``file, error``.
     """
     listed = [path for given in images for path in (list_images(given) if os.path.isdir(given) else [given])]
     crop_files.check(listed, wishes)
@@ -75,6 +76,7 @@ def _row(given: Path, reading: CropReading, explanation: Explanation) -> dict[st
         "rests_on_background": crop_files.flag(reading) is not None,
         "measures": {name: _rounded(value) for name, value in asdict(explanation.measures).items()},
         "um_per_px": round(reading.scale.um_per_px, 6), "scale_source": reading.scale.source,
+        **({} if reading.no_cell is None else {"no_cell": reading.no_cell}),
     }  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from nca_edge.automaton import Weights
 
 Reals = NDArray[np.float64]
+ORDERS = ("strongest", "relevance", "speaking", "random")
 RANDOM_ORDERS = 5
 """Random orders that a cell's relevance is compared with."""
 
@@ -47,11 +48,17 @@ class Case:
     """(looks, features)"""
     relevance: Reals
     """(channels,), mean over the looks."""
+    expected: Reals
+    """The same, expected relevance (``explain.Relevance``)."""
     target: int
     """Index of the class whose probability is watched."""
 
     def strongest_first(self) -> NDArray[np.int64]:
-        """Channels by absolute relevance, as explanations list them."""
+        """Channels by absolute expected relevance, as explanations choose their ten."""
+        return np.argsort(-np.abs(self.expected), kind="stable")
+
+    def relevance_first(self) -> NDArray[np.int64]:
+        """Channels by absolute relevance."""
         return np.argsort(-np.abs(self.relevance), kind="stable")
 
     def speaking_first(self) -> NDArray[np.int64]:
@@ -87,11 +94,11 @@ def area(values: Reals) -> float:
 
 
 def curves(case: Case, head: Head, rng: np.random.Generator) -> Reals:
-    """(6, channels + 1): deletion strongest first, speaking first and at random, then insertion in the same three ways."""
+    """(8, channels + 1): deletion in the orders ``ORDERS``, then insertion in the same."""
     at_random = [rng.permutation(len(case.relevance)) for _ in range(RANDOM_ORDERS)]
-    orders = np.stack([case.strongest_first(), case.speaking_first(), *at_random])
+    orders = np.stack([case.strongest_first(), case.relevance_first(), case.speaking_first(), *at_random])
     rows = [curve(case, head, orders, insert) for insert in (False, True)]
-    return np.concatenate([[*one[:2], one[2:].mean(0)] for one in rows])
+    return np.concatenate([[*one[:3], one[3:].mean(0)] for one in rows])
 
 
 def overlap(one: NDArray[np.int64], other: NDArray[np.int64]) -> float:

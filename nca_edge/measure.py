@@ -66,6 +66,11 @@ def measure(mask: Image8, scale: Scale, seen: Part | None = None) -> Measures:
     )  # fmt: skip
 
 
+def unoutlined(explanation: Explanation) -> Explanation:
+    """Without its mask and what is told by it, for an image that shows no cell."""
+    return replace(explanation, mask=np.zeros_like(explanation.mask), outside_share=None, mask_agreement=None, measures=NOTHING)
+
+
 def measured(explanation: Explanation, scale: Scale, center: tuple[float, float], shape: tuple[int, ...]) -> Explanation:
     """With the measures of its mask, which lies around ``center`` (x, y) px of an image of this (height, width)."""
     return replace(explanation, measures=measure(explanation.mask, scale, seen_part(center, len(explanation.mask), shape)))

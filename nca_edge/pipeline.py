@@ -17,9 +17,9 @@ from nca_edge.classifier import Classifier
 from nca_edge.detect import white_cells
 from nca_edge.errors import InputError
 from nca_edge.explain import Question
-from nca_edge.measure import measured, seen_part
+from nca_edge.measure import measured, seen_part, unoutlined
 from nca_edge.preprocess import cell_view, correct, crop_background, field_background, window
-from nca_edge.quality import assess, assess_smear
+from nca_edge.quality import assess, assess_smear, nothing_in
 from nca_edge.records import (
     Box,
     CellReading,
@@ -67,6 +67,8 @@ class CropReading:
     scale: Scale
     shown: Shown | None = None
     """What a picture of it needs; None where no explanation was asked for."""
+    no_cell: str | None = None
+    """Why the image shows no cell: its answer is unsure and nothing is outlined; None where it shows something."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,15 +249,17 @@ def read_crop(
     center = (width / 2, height / 2)
     view = cell_view(corrected, center, scale.um_per_px, classifier.view_um, classifier.size)
     (seen,) = classifier.look(view[None])
+    no_cell = nothing_in(rgb, corrected)
     prediction = classifier.predict(seen)
+    prediction = replace(prediction, unsure=prediction.unsure or no_cell is not None)
     if not explain:
-        return CropReading(prediction, None, scale)
+        return CropReading(prediction, None, scale, no_cell=no_cell)
     crop = window(corrected, center, classifier.view_um / scale.um_per_px)
     seen = classifier.look_again(seen, view, asked.looks)  # the answer is given; more looks only steady the explanation
     explanation = classifier.explain(seen, crop, asked.of(prediction.label))
-    explanation = measured(explanation, scale, center, (height, width))
+    explanation = unoutlined(explanation) if no_cell else measured(explanation, scale, center, (height, width))
     shown = Shown(np.round(crop * 255).astype(np.uint8), view, explanation)
-    return CropReading(prediction, _on_image(explanation, corrected, center), scale, shown)
+    return CropReading(prediction, _on_image(explanation, corrected, center), scale, shown, no_cell)
 
 
 def _read_reduced(rgb: Image8, classifier: Classifier, um_per_px: float | None, explain: bool, asked: Question) -> CropReading:

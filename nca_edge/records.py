@@ -147,7 +147,7 @@ class Explanation:
     """Its logit, or by how much it exceeds that of ``against``; the channels' relevance, ``bias_share`` and ``epsilon_share``
     add up to it."""
     top_channels: tuple[ChannelRelevance, ...]
-    """The ten channels of largest absolute relevance, largest first."""
+    """The ten strongest channels (``explain.strongest``), largest absolute relevance first."""
     bias_share: float
     """Relevance that the head's biases absorbed."""
     epsilon_share: float
@@ -187,7 +187,7 @@ class Prediction:
     confidence: float
     """Its calibrated probability, 0..1."""
     unsure: bool
-    """True below the bundle's threshold: a person has to name the cell."""
+    """True below the bundle's threshold, and for an image of one cell that shows none: a person has to name it."""
     probabilities: dict[str, float]
     """Calibrated probability of every class, in the bundle's order; they sum to 1."""
     passes: int = 1

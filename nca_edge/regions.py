@@ -33,15 +33,31 @@ def central(mask: Mask) -> Mask:
         return whole
     box = box_of(mask)
     part = mask[box]
+    if _plain(part):
+        whole[box] = part
+        return whole
     labels, _ = ndimage.label(part, _CROSS)
     lines = [((np.arange(n) - (n - 1) / 2) ** 2)[one] for n, one in zip(mask.shape, box, strict=True)]
     distance = np.where(part, lines[0][:, None] + lines[1][None, :], np.inf)
     nearest = labels == labels.ravel()[np.argmin(distance)]
+    if _plain(nearest[box_of(nearest)]):
+        whole[box] = nearest
+        return whole
     beyond = np.ones((part.shape[0] + 2, part.shape[1] + 2), np.bool_)
     np.logical_not(nearest, out=beyond[1:-1, 1:-1])
     outside, _ = ndimage.label(beyond, _CROSS)
     whole[box] = (outside != outside[0, 0])[1:-1, 1:-1]
     return whole
+
+
+def _plain(part: Mask) -> bool:
+    """Whether what is set, which fills its box, can be told to be one patch without holes at a glance: one run in every row, or
+    in every column, each beside the next. Most cells and nuclei are so, and labels take ten times as long."""
+    for lines in (part, part.T):
+        runs = np.count_nonzero(lines[:, 1:] > lines[:, :-1], axis=1) + lines[:, 0]
+        if (runs == 1).all() and (lines[1:] & lines[:-1]).any(1).all():
+            return True
+    return False
 
 
 def without_specks(mask: Mask, least: float) -> Mask:

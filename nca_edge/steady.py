@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from nca_edge.automaton import draw_fire
 from nca_edge.backends import Answer, NumpyBackend
 from nca_edge.classifier import Classifier, ModelChoice, load
-from nca_edge.explain import TOP_CHANNELS, Question, mean_relevance
+from nca_edge.explain import TOP_CHANNELS, Question, mean_relevance, strongest
 from nca_edge.explainer import relevances
 from nca_edge.faithful import overlap
 from nca_edge.passes import ALWAYS, TURNS, Look, Passes, look
@@ -70,13 +70,12 @@ class Steadiness:
 
     def _top(self, network: Network, view: Image32, passes: Passes, label: str) -> NDArray[np.int64]:
         (seen,) = look(view[None], network, passes, self.classifier.confidence)
-        return strongest(self.classifier, seen, label)
+        return top(self.classifier, seen, label)
 
 
-def strongest(classifier: Classifier, seen: Look, label: str) -> NDArray[np.int64]:
-    """The top channels of a class, by absolute mean relevance."""
-    relevance = mean_relevance(relevances(classifier.bundle, seen, Question(label))).channels
-    return np.argsort(-np.abs(relevance), kind="stable")[:TOP_CHANNELS]
+def top(classifier: Classifier, seen: Look, label: str) -> NDArray[np.int64]:
+    """The top channels of a class, as explanations list them."""
+    return strongest(mean_relevance(relevances(classifier.bundle, seen, Question(label))))[:TOP_CHANNELS]
 
 
 def _remembering(network: Network) -> Network:

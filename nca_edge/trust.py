@@ -16,7 +16,7 @@ from nca_edge.automaton import pool
 from nca_edge.classifier import Classifier, ModelChoice, from_8bit
 from nca_edge.explain import Question, mean_relevance
 from nca_edge.explainer import relevances
-from nca_edge.faithful import Case, Head, area, curves
+from nca_edge.faithful import ORDERS, Case, Head, area, curves
 from nca_edge.measure import CELL, measured, peak_touches, rests_on_background
 from nca_edge.passes import TURNS, Look
 from nca_edge.pipeline import CropReading
@@ -39,8 +39,9 @@ class Trust:
     baseline: str
     """Cells whose mean stands for a channel that is taken away: ``training cells`` or ``golden cells``."""
     deletion: dict[str, float]
-    """Area under the curve of the class's probability: ``strongest_first``, ``speaking_first``, ``random``; ``ratio`` and
-    ``ratio_speaking_first`` are to random's."""
+    """Area under the curve of the class's probability: ``strongest_first`` (as explanations choose their ten),
+    ``relevance_first`` (by absolute relevance), ``speaking_first`` (with its sign), ``random``; ``ratio``,
+    ``ratio_relevance_first`` and ``ratio_speaking_first`` are the first three to random's."""
     insertion: dict[str, float]
     """The same when channels are put back."""
     curves: dict[str, tuple[float, ...]]
@@ -71,7 +72,7 @@ class Tally:
     """Sums of the curves, of the peaks and of what stays."""
 
     def __init__(self, channels: int) -> None:
-        self.sums, self.seen, self.no_mask, self.large = np.zeros((6, channels + 1)), 0, 0, 0
+        self.sums, self.seen, self.no_mask, self.large = np.zeros((2 * len(ORDERS), channels + 1)), 0, 0, 0
         self.peaks: list[tuple[float, float, float, float]] = []
         self.kept: dict[str, list[float]] = defaultdict(list)
 
@@ -95,9 +96,9 @@ class Tally:
         mean = self.sums / max(1, self.seen)
         areas = [area(row) for row in mean]
         inside, center, weight, masks = (sum(values) for values in zip(*self.peaks, strict=True)) if self.peaks else (0.0,) * 4
-        names = [f"{kind}_{order}" for kind in ("deletion", "insertion") for order in ("strongest", "speaking", "random")]
+        names = [f"{kind}_{order}" for kind in ("deletion", "insertion") for order in ORDERS]
         return {
-            "deletion": _ratios(areas[:3]), "insertion": _ratios(areas[3:]),
+            "deletion": _ratios(areas[: len(ORDERS)]), "insertion": _ratios(areas[len(ORDERS) :]),
             "curves": {name: tuple(round(float(v), 4) for v in row) for name, row in zip(names, mean, strict=True)},
             "peaks": {
                 "inside": inside / (weight or 1), "center": center / (weight or 1), "mask": masks / max(1, len(self.peaks)),
@@ -167,9 +168,9 @@ class Auditor:
 
     def _case(self, seen: Look, label: str) -> Case:
         m = self.classifier.bundle.manifest
-        relevance = mean_relevance(relevances(self.classifier.bundle, seen, Question(label))).channels
+        relevance = mean_relevance(relevances(self.classifier.bundle, seen, Question(label)))
         pooled = np.stack([pool(state, m.architecture.pool) for state in seen.states])
-        return Case(pooled, relevance, m.classes.index(label))
+        return Case(pooled, relevance.channels, relevance.expected, m.classes.index(label))
 
 
 def channel_means(classifier: Classifier) -> tuple[NDArray[np.float64], str]:
@@ -182,10 +183,11 @@ def channel_means(classifier: Classifier) -> tuple[NDArray[np.float64], str]:
 
 
 def _ratios(areas: list[float]) -> dict[str, float]:
-    strongest, speaking, at_random = areas
+    strongest, relevance, speaking, at_random = areas
     return {
-        "strongest_first": strongest, "speaking_first": speaking, "random": at_random,
-        "ratio": strongest / at_random, "ratio_speaking_first": speaking / at_random,
+        "strongest_first": strongest, "relevance_first": relevance, "speaking_first": speaking, "random": at_random,
+        "ratio": strongest / at_random, "ratio_relevance_first": relevance / at_random,
+        "ratio_speaking_first": speaking / at_random,
     }  # fmt: skip
 
 
@@ -200,6 +202,7 @@ def trust_text(t: Trust) -> str:
     percent: Callable[[float | None], str] = lambda v: "-" if v is None else f"{100 * v:.1f} %"  # noqa: E731
     rows = [
         (f"deletion, area against random order (channels set to the mean of {t.baseline})", f"{t.deletion['ratio']:.2f}"),
+        ("the same in the order of absolute relevance", f"{t.deletion['ratio_relevance_first']:.2f}"),
         ("the same in the order of relevance with its sign", f"{t.deletion['ratio_speaking_first']:.2f}"),
         ("insertion, area against random order", f"{t.insertion['ratio']:.2f}"),
         (

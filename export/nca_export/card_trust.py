@@ -10,6 +10,7 @@ from nca_export.card_table import percent, table
 FILE = "explanations.json"
 ROWS = (
     ("Deletion: area under the curve against random order, strongest channels first", "deletion", "ratio"),
+    ("The same, channels in the order of their absolute relevance", "deletion", "ratio_relevance_first"),
     ("The same, channels in the order of their relevance with its sign", "deletion", "ratio_speaking_first"),
     ("Insertion: area against random order, strongest channels first", "insertion", "ratio"),
 )
@@ -41,7 +42,8 @@ def explanations(s: Source) -> str:
     r = s.results[FILE]
     kinds = [kind for kind in ("fp32", "int8") if kind in r]
     first: dict[str, Any] = r[kinds[0]]
-    rows = [(words, *(f"{r[kind][part][key]:.2f}" for kind in kinds)) for words, part, key in ROWS]
+    told = [row for row in ROWS if row[2] in first[row[1]]]  # older files lack an order
+    rows = [(words, *(f"{r[kind][part][key]:.2f}" for kind in kinds)) for words, part, key in told]
     rows += [(words, *(percent(r[kind][part][key]) for kind in kinds)) for words, part, key in SHARES]
     looks = first["several"]["looks"]
     rows += [(f"From {looks} looks: deletion", *(f"{r[kind]['several']['deletion']['ratio']:.2f}" for kind in kinds))]
@@ -56,6 +58,8 @@ def explanations(s: Source) -> str:
         f"{table(('', *kinds), rows)}\n\n"
         f"A session keeps the explanation of the looks that gave the answer, {first['looks']:.1f} on the mean; `classify "
         f"--explain` shows that of all {looks}, turned and mirrored, whose top channels stay by construction.\n\n"
+        "The strongest channels are those whose relevance is large whichever way the cell lies: each hidden unit of the head "
+        "counts by the chance that it is on.\n\n"
         f"A channel is taken away by setting it to its mean over {first['baseline']}; a curve watches the probability of the "
         f"class that was named, and the order matters where it is below 1. Masks took {mask} of the view. Flagged, since more "
         f"than half of what spoke for the class peaks outside the cell, were {flagged}: this tells where the model looked, "

@@ -116,7 +116,8 @@ def classify(
             scale = f"{row['um_per_px']:.4f} um/px ({row['scale_source']})"
             unsure = "  unsure" if row["unsure"] else ""
             outside = "  relevance outside the cell" if row["rests_on_background"] else ""
-            typer.echo(f"{printable(row['file'])}\t{row['label']}\t{row['confidence']:.3f}\t{scale}{unsure}{outside}")
+            empty = f"  {row['no_cell']}" if "no_cell" in row else ""
+            typer.echo(f"{printable(row['file'])}\t{row['label']}\t{row['confidence']:.3f}\t{scale}{unsure}{outside}{empty}")
     say(RESEARCH_USE)
     raise typer.Exit(1 if failed else 0)
 

@@ -37,6 +37,8 @@ WIDTH, MARGIN, PICTURE = 1500, 40, 340
 TOP, TABLES = 140, 545
 """px above the pictures, above the tables."""
 DPI = 200
+NO_CELL = "No cell is seen"
+"""Instead of a class, over an image that is black, of one colour or nothing but noise."""
 SCALES = {
     "given": "scale given by the user",
     "session": "scale of earlier fields",
@@ -60,6 +62,8 @@ class Case:
     scale: Scale
     flag: str | None = None
     """A warning that the reader must see; None: none."""
+    no_cell: str | None = None
+    """Why the image shows no cell; None where it shows one."""
 
 
 def figure(case: Case) -> Image.Image:
@@ -101,8 +105,9 @@ def relevance_rows(explanation: Explanation) -> list[Row]:
 def _heading(draw: Pen, case: Case) -> None:
     p = case.prediction
     sure = f"{named(p.label)}, {100 * p.confidence:.0f} %{' - unsure, a person has to name it' if p.unsure else ''}"
-    write(draw, (MARGIN, 24), sure, 36)
-    write(draw, (MARGIN, 74), f"{case.title}: {asked(case.shown.explanation)}", 20, SOFT, WIDTH - 2 * MARGIN)
+    write(draw, (MARGIN, 24), NO_CELL if case.no_cell else sure, 36)
+    below = f"{case.no_cell}. What the model makes of it:" if case.no_cell else asked(case.shown.explanation)
+    write(draw, (MARGIN, 74), f"{case.title}: {below}", 20, SOFT, WIDTH - 2 * MARGIN)
     if case.flag:
         wide = font(20).getlength(case.flag)
         draw.rectangle((WIDTH - MARGIN - wide - 24, 28, WIDTH - MARGIN, 62), outline=AGAINST, width=3)
@@ -136,7 +141,7 @@ def _pictures(image: Image.Image, draw: Pen, case: Case) -> None:
 
 def _maps(image: Image.Image, draw: Pen, explanation: Explanation) -> None:
     left = MARGIN + 2 * (PICTURE + GAP) + 10
-    write(draw, (left, TOP - 26), f"The {len(explanation.top_channels)} channels of most relevance, after the last step", 18)
+    write(draw, (left, TOP - 26), f"The {len(explanation.top_channels)} strongest channels, after the last step", 18)
     maps = np.stack([stretch(c.map) for c in explanation.top_channels])
     captions = [caption(c.channel, c.relevance) for c in explanation.top_channels]
     tiles(image, draw, (left, TOP), (maps, peaks(explanation)), captions)

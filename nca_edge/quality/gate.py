@@ -78,7 +78,7 @@ def assess(rgb: Image8, corrected: Image32 | None = None) -> Quality:
         return _rejected("no cells in view: move to a stained part of the smear", 0.0)
     if float(blurred(smooth, 3.0).std()) < MIN_COARSE * float(smooth.std()):
         return _rejected("only noise in view: check the camera, its gain and the lamp", 0.0)
-    if _colour(planes, smooth) < MIN_COLOUR:
+    if colour(planes, smooth) < MIN_COLOUR:
         return _rejected("no stained smear in view: all colours are absorbed alike", 0.0)
     sharp = sharpness(total)
     focus = max(0.0, 1.0 - 1.0 / max(sharp.edges, 1e-6))
@@ -107,7 +107,7 @@ def assess_smear(quality: Quality, red: RedCells) -> Quality:
     return quality
 
 
-def _colour(planes: list[Image32], smooth: Image32) -> float:
+def colour(planes: list[Image32], smooth: Image32) -> float:
     """Median, over what is stained, of the channels' range of absorbance as a share of their mean."""
     some = np.ascontiguousarray(smooth[::3, ::3])
     stained = some > otsu(np.minimum(some, np.percentile(some, 98)))

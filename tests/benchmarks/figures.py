@@ -136,8 +136,10 @@ def trust_rows() -> list[Row]:
     cells, tried, file = f"{t['n']} cells", f"{t['overlap']['n']} cells", "explanations.json"
     share = lambda value: f"{100 * value:.1f} %"  # noqa: E731
     deletion = f"{t['deletion']['ratio']:.2f}"
+    plain = t["deletion"].get("ratio_relevance_first")  # older files lack it
     return [
         ("area under the deletion curve, strongest channels first, against random order", deletion, cells, file),
+        *([("the same, in the order of absolute relevance", f"{plain:.2f}", cells, file)] if plain else []),
         ("relevance that peaks in a grid cell which the mask touches", share(t["peaks"]["inside"]), cells, file),
         ("the same, where the middle of the grid cell is in the mask", share(t["peaks"]["center"]), cells, file),
         ("ten strongest channels that stay under rotation", share(t["overlap"]["rotation"]), tried, file),
@@ -220,12 +222,20 @@ def table() -> str:
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)]) + "\n"
 
 
+def stage(row: dict[str, Any]) -> str:
+    """How far a run of a preset has come."""
+    rate, preset = row["learning_rate"], row["learning_rate_of_preset"]
+    instead = f", learning rate {rate:g} instead of {preset:g}" if rate != preset else ""
+    named = f"{100 * row['validation_accuracy']:.1f} % of half 3a right"
+    return f"{instead}, {row['epochs']} of {row['epochs_asked']} epochs, {named}"
+
+
 def mask_table() -> str:
     """Markdown of masks as NCA-WSS makes them, and as we do, on several models."""
     lines = ["| model | mask | segwbc1 | segwbc2, among red cells |", "|---|---|---|---|"]
     cells: dict[tuple[str, str], dict[str, str]] = {}
     for row in read("yardstick.json"):
-        trained = f", after {row['epochs']} of {row['epochs_asked']} epochs" if "epochs" in row else ""
+        trained = stage(row) if "epochs" in row else ""
         cells.setdefault((row["model"] + trained, row["recipe"]), {})[row["set"]] = span(row["cell"], row["interval"])
     for (model, recipe), found in cells.items():
         how = "ours" if recipe == "ours" else "last state, first component, Otsu"

@@ -1,7 +1,8 @@
 """What explaining a cell from several looks brings: top channels that stay when it is turned, deletion, where peaks lie.
 
 Usage: python -m tests.benchmarks.looks --data DIR/acevedo20 [--fold 3a] [--model NAME|DIR] [--every N] [--json FILE]
-Half 3a chooses how many looks `classify --explain` takes; `explanations.py` reports on half 3b. A look at a turned view is one
+Half 3a chooses how many looks `classify --explain` takes and how the top channels are chosen (by expected relevance, or by the
+relevance itself, for comparison); `explanations.py` reports on half 3b. A look at a turned view is one
 of the eight looks at the view itself, so that eight looks a cell tell all of it.
 """
 
@@ -10,19 +11,21 @@ from __future__ import annotations
 import argparse
 import json
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nca_edge import explain
 from nca_edge.automaton import pool
 from nca_edge.camera import read_image
 from nca_edge.classifier import Classifier, ModelChoice, load
 from nca_edge.crops import _of_fold
-from nca_edge.explain import TOP_CHANNELS, Question, Relevance, mean_relevance
+from nca_edge.explain import TOP_CHANNELS, Question, Relevance, mean_relevance, strongest
 from nca_edge.explainer import relevances
-from nca_edge.faithful import Case, Head, area, curves, overlap
+from nca_edge.faithful import ORDERS, Case, Head, area, curves, overlap
 from nca_edge.labelled import read_labelled
 from nca_edge.measure import CELL, peak_touches
 from nca_edge.passes import TURNS, Look, turned
@@ -31,8 +34,14 @@ from nca_edge.records import ChannelRelevance, Explanation
 from nca_edge.trust import channel_means
 from tests.benchmarks.explanations import LEFT_OUT, UM_PER_PX
 
-WAYS = {"1": (0,), "2": (0, 1), "4": (0, 1, 2, 3), "8": tuple(range(8))}
-"""Name -> numbers of the looks, as ``passes.TURNS`` counts them."""
+WAYS: dict[str, tuple[int, ...]] = {"1": (0,), "answer": (), "2": (0, 1), "4": (0, 1, 2, 3), "8": tuple(range(8))}
+"""Name -> numbers of the looks, as ``passes.TURNS`` counts them; ``answer``: those that a session has."""
+SWAYS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.4)
+"""Values of ``explain.SWAY`` that are tried."""
+PAIRS = 20_000
+"""Pairs of cells that are compared."""
+BY = 1.5
+"""Grid cells beside the outline within which a peak is one of the outline: most channels there are bright along it."""
 
 
 def composed() -> list[list[int]]:
@@ -42,9 +51,21 @@ def composed() -> list[list[int]]:
     return [[seen.index(turned(turned(image, a), b).tobytes()) for b in range(len(TURNS))] for a in range(len(TURNS))]
 
 
+Choose = Callable[[list[Relevance]], NDArray[np.int64]]
+"""Relevance in each look -> the top channels."""
+
+
 def top(each: list[Relevance]) -> NDArray[np.int64]:
-    """The strongest channels of the mean."""
+    """The top channels as explanations choose them."""
+    return strongest(mean_relevance(each))[:TOP_CHANNELS]
+
+
+def by_relevance(each: list[Relevance]) -> NDArray[np.int64]:
+    """Those of largest absolute relevance."""
     return np.argsort(-np.abs(mean_relevance(each).channels), kind="stable")[:TOP_CHANNELS]
+
+
+CHOICES: dict[str, Choose] = {"expected": top, "relevance": by_relevance}
 
 
 def between(channel: ChannelRelevance, mask: NDArray[np.uint8]) -> bool:
@@ -69,9 +90,12 @@ class Table:
         self.classifier, self.composed = classifier, composed()
         self.head = Head(classifier.bundle.weights, m.temperature, channel_means(classifier)[0])
         self.rng = np.random.default_rng(0)
-        self.stays: dict[tuple[str, str], list[float]] = defaultdict(list)
-        self.curves = {way: np.zeros((6, m.architecture.channels + 1)) for way in WAYS}
-        self.peaks = {way: np.zeros(4) for way in WAYS}
+        self.stays: dict[tuple[str, str, str], list[float]] = defaultdict(list)
+        self.lists: dict[tuple[str, str], list[NDArray[np.int64]]] = defaultdict(list)
+        self.sways: dict[float, list[float]] = defaultdict(list)
+        self.labels: list[str] = []
+        self.curves = {way: np.zeros((2 * len(ORDERS), m.architecture.channels + 1)) for way in WAYS}
+        self.peaks = {way: np.zeros(5) for way in WAYS}
 
     def add(self, all_looks: Look, crop: NDArray[np.float32], label: str) -> None:
         """Take all looks at one cell into account."""
@@ -79,39 +103,87 @@ class Table:
         target, kind = bundle.manifest.classes.index(label), bundle.manifest.architecture.pool
         each = relevances(bundle, all_looks, Question(label))
         pooled = np.stack([pool(state, kind) for state in all_looks.states])
-        for way, numbers in WAYS.items():
+        self.labels.append(label)
+        self._sway(all_looks, label)
+        for way, fixed in WAYS.items():
+            numbers = fixed or self._answered(all_looks, 0)
             mine = [each[n] for n in numbers]
-            for a in range(1, len(TURNS)):
-                other = [each[self.composed[a][n]] for n in numbers]
-                self.stays[way, "flip" if TURNS[a][1] else "rotation"].append(overlap(top(mine), top(other)))
-            case = Case(pooled[list(numbers)], mean_relevance(mine).channels, target)
+            for name, choose in CHOICES.items():
+                first = choose(mine)
+                self.lists[way, name].append(first)
+                self.stays[way, name, "all_looks"].append(overlap(first, by_relevance(each)))
+                for a in range(1, len(TURNS)):
+                    others = [each[self.composed[a][n]] for n in fixed or self._answered(all_looks, a)]
+                    self.stays[way, name, "flip" if TURNS[a][1] else "rotation"].append(overlap(first, choose(others)))
+            mean = mean_relevance(mine)
+            case = Case(pooled[list(numbers)], mean.channels, mean.expected, target)
             self.curves[way] += curves(case, self.head, self.rng)
-            if numbers == tuple(range(len(numbers))):
-                n = len(numbers)
-                seen = Look(all_looks.each[:n], all_looks.states[:n], all_looks.mask_states[:n])
-                self.peaks[way] += _inside(self.classifier.explain(seen, crop, Question(label)))
+            n = len(numbers)
+            seen = Look(all_looks.each[:n], all_looks.states[:n], all_looks.mask_states[:n])
+            self.peaks[way] += _inside(self.classifier.explain(seen, crop, Question(label)))
+
+    def _answered(self, all_looks: Look, a: int) -> tuple[int, ...]:
+        """Which looks answer where the cell lies as look ``a`` sees it."""
+        passes = self.classifier.passes
+        sure = self.classifier.confidence(all_looks.each[self.composed[a][0]]) >= passes.below
+        return (0,) if sure else tuple(range(passes.most))
+
+    def _sway(self, all_looks: Look, label: str) -> None:
+        """How many of the top channels of the answer's looks are those of all looks' relevance, for other constants."""
+        own = explain.SWAY
+        for value in SWAYS:
+            explain.SWAY = value
+            each = relevances(self.classifier.bundle, all_looks, Question(label))
+            mine = [each[n] for n in self._answered(all_looks, 0)]
+            self.sways[value].append(overlap(top(mine), by_relevance(each)))
+        explain.SWAY = own
 
     def rows(self) -> list[dict[str, Any]]:
-        """One for each number of looks."""
+        """One for each number of looks and each choice of the top channels."""
         out = []
         for way in WAYS:
             areas = [area(row) for row in self.curves[way]]
-            touches, middles, parabola, weight = self.peaks[way].tolist()
-            out.append({
-                "looks": int(way), **{name: float(np.mean(self.stays[way, name])) for name in ("rotation", "flip")},
-                "deletion": areas[0] / areas[2], "insertion": areas[3] / areas[5], "inside": touches / weight,
-                "center": middles / weight, "between_grid_cells": parabola / weight,
-            })  # fmt: skip
+            touches, middles, parabola, rim, weight = self.peaks[way].tolist()
+            for n, name in enumerate(CHOICES):
+                changes = {
+                    change: float(np.mean(self.stays[way, name, change])) for change in ("rotation", "flip", "all_looks")
+                }
+                row = {"looks": way, "chosen_by": name, **changes, **self._pairs(self.lists[way, name])}
+                row |= {"deletion": areas[n] / areas[len(ORDERS) - 1]}
+                row |= {"insertion": areas[len(ORDERS) + n] / areas[-1]}
+                if name == "expected":
+                    row |= {"inside": touches / weight, "center": middles / weight, "between_grid_cells": parabola / weight}
+                    row |= {"center_misses_by_the_outline": rim / weight}
+                out.append(row)
         return out
+
+    def _pairs(self, lists: list[NDArray[np.int64]]) -> dict[str, float]:
+        """Top channels that two cells drawn at random share: of one class, of two."""
+        rng, shared = np.random.default_rng(0), {True: [0.0], False: [0.0]}
+        for i, j in rng.integers(0, len(lists), (PAIRS, 2)):
+            if i != j:
+                shared[self.labels[i] == self.labels[j]].append(overlap(lists[i], lists[j]))
+        return {
+            "two_cells_of_a_class": float(np.mean(shared[True][1:] or 0)),
+            "two_classes": float(np.mean(shared[False][1:] or 0)),
+        }
 
 
 def _inside(why: Explanation) -> NDArray[np.float64]:
-    """Positive relevance whose grid cell touches the mask, whose middle is in it, whose parabola peaks in it, and all."""
+    """Positive relevance: whose grid cell touches the mask, whose middle is in it, whose parabola peaks in it; whose middle is
+    beside it by no more than ``BY`` grid cells; all."""
+    from scipy import ndimage
+
     speaking = [c for c in why.top_channels if c.relevance > 0]
     if not why.mask.any():
-        return np.zeros(4)
-    kinds = [[peak_touches(c, why.mask), why.mask[c.peak[1], c.peak[0]] >= CELL, between(c, why.mask), True] for c in speaking]
-    return np.array([c.relevance for c in speaking]) @ np.array(kinds, np.float64).reshape(-1, 4)
+        return np.zeros(5)
+    beside = ndimage.distance_transform_edt(why.mask < CELL) * len(speaking[0].map) / len(why.mask) if speaking else why.mask
+    kinds = []
+    for c in speaking:
+        middle = why.mask[c.peak[1], c.peak[0]] >= CELL
+        by = beside[c.peak[1], c.peak[0]]
+        kinds.append([peak_touches(c, why.mask), middle, between(c, why.mask), not middle and by <= BY, True])
+    return np.array([c.relevance for c in speaking]) @ np.array(kinds, np.float64).reshape(-1, 5)
 
 
 def main() -> None:
@@ -138,7 +210,7 @@ def main() -> None:
             print(f"{n} of {len(chosen)}", flush=True)
     found = {
         "model": classifier.bundle.manifest.name, "manifest_sha256": classifier.bundle.sha256, "fold": given.fold,
-        "n": len(chosen), "rows": table.rows(),
+        "n": len(chosen), "rows": table.rows(), "sway": {str(v): float(np.mean(kept)) for v, kept in table.sways.items()},
     }  # fmt: skip
     print(json.dumps(found, indent=1))
     if given.json:

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import norm
 
-from nca_edge.explain import Relevance, head_relevance, top_channels
+from nca_edge.explain import SWAY, Relevance, _chance, head_relevance, strongest, top_channels
 from nca_edge.mask import NUCLEUS, _gaussians, _high, _terms, cell_component, cell_mask
 from nca_edge.preprocess import otsu
 
@@ -60,11 +61,47 @@ def test_peaks_are_the_grid_cells_that_won() -> None:
 
 def test_the_peak_of_several_looks_is_that_of_the_loudest() -> None:
     """Channel 0 speaks for the class, channel 1 against it: each peaks where it said most of that; relevance is the mean."""
-    each = [Relevance(np.array(said), 0.5, 0.0) for said in ((1.0, -3.0), (5.0, -1.0))]
+    each = [Relevance(np.array(said), 0.5, 0.0, np.array(said)) for said in ((1.0, -3.0), (5.0, -1.0))]
     states = [np.zeros((4, 4, 2), np.float32) for _ in each]
     states[0][0, 0], states[1][3, 3] = 1, 1
     by_channel = {t.channel: (t.relevance, t.peak) for t in top_channels(each, states, "max", 40)}
     assert by_channel == {0: (3.0, (35, 35)), 1: (-2.0, (5, 5))}
+
+
+def barely_on(sum_of_first: float) -> Relevance:
+    """Of a head whose first hidden unit, of this sum, pits channels 0 and 1 against each other; the second, on, hears 2."""
+    weights = {
+        "head1": np.array([[5, -5, 0], [0, 0, 1]], np.float32), "head1_bias": np.zeros(2, np.float32),
+        "head2": np.array([[1, 3]], np.float32), "head2_bias": np.zeros(1, np.float32),
+    }  # fmt: skip
+    return head_relevance(np.array([1 + sum_of_first / 5, 1.0, 2.0]), weights, 0)
+
+
+def test_a_unit_that_is_barely_on_does_not_change_the_top_channels() -> None:
+    """A sum of 0.01 or -0.01 is nothing to a logit of 6; the relevance of channels 0 and 1 jumps by 5, their order does not."""
+    on, off = barely_on(0.01), barely_on(-0.01)
+    assert on.channels == pytest.approx([5.01, -5, 6], rel=1e-3) and off.channels == pytest.approx([0, 0, 6])
+    assert on.expected == pytest.approx([2.5, -2.5, 6], rel=0.1) and off.expected == pytest.approx([2.5, -2.5, 6], rel=0.1)
+    assert strongest(on)[0] == strongest(off)[0] == 2
+
+
+def test_expected_relevance_is_the_relevance_where_every_unit_is_clearly_on() -> None:
+    weights = {**head(3), "head1_bias": np.full_like(head(3)["head1_bias"], 1e3)}
+    relevance = head_relevance(np.linspace(1, 2, weights["head1"].shape[1]), weights, 0)
+    assert relevance.expected == pytest.approx(relevance.channels, rel=1e-6)
+
+
+def test_the_chance_to_be_on_is_that_of_a_normal_distribution() -> None:
+    sums = np.array([-3.0, -0.2, 0.0, 0.4, 5.0])
+    assert _chance(sums) == pytest.approx(norm.cdf(sums / (SWAY * sums.std())), abs=1e-12)
+    assert _chance(np.zeros(2)).tolist() == [0.5, 0.5] and _chance(np.array([2.0])).tolist() == [1.0]
+
+
+def test_the_ten_are_chosen_by_expected_relevance_and_listed_by_relevance() -> None:
+    channels, expected = np.arange(12.0), np.arange(12.0)
+    expected[[0, 11]] = 20, 0.5
+    top = top_channels([Relevance(channels, 0.0, 0.0, expected)], [np.zeros((4, 4, 12), np.float32)], "max", 40)
+    assert [c.channel for c in top] == [10, 9, 8, 7, 6, 5, 4, 3, 2, 0]
 
 
 @given(st.integers(0, 2**32))
@@ -101,7 +138,7 @@ def test_mask_is_the_centred_disc_and_its_dark_core() -> None:
 def test_a_gaussian_written_as_ten_factors_is_the_one_of_its_moments(seed: int) -> None:
     rng = np.random.default_rng(seed)
     colours = rng.normal(rng.uniform(0, 2, 3), rng.uniform(0.02, 0.5, 3), (300, 3)).astype(np.float32)
-    weights, share, terms = rng.random((1, 300)), np.array([0.3]), _terms(colours)
+    weights, share, terms = rng.random((1, 300)), np.array([0.3]), _terms(np.ascontiguousarray(colours.T))
     (factors,) = _gaussians(weights @ terms.T / weights.sum(), share)
     x = colours.astype(np.float64)
     mean = weights[0] @ x / weights.sum()

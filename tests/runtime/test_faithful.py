@@ -27,7 +27,7 @@ HEAD = Head(
     2.0,
     np.array([0.0, 1.0, 5.0]),
 )  # fmt: skip
-CASE = Case(np.array([[4.0, 3.0, 7.0]]), np.array([4.0, -3.0, 0.0]), 0)
+CASE = Case(np.array([[4.0, 3.0, 7.0]]), np.array([4.0, -3.0, 0.0]), np.array([4.0, -3.0, 0.0]), 0)
 """Logits 4 - 3 = 1 and 0, divided by 2; channel 2 says nothing."""
 
 
@@ -36,7 +36,9 @@ def sigmoid(value: float) -> float:
 
 
 def test_orders() -> None:
-    assert CASE.strongest_first().tolist() == [0, 1, 2] and CASE.speaking_first().tolist() == [0, 2, 1]
+    case = replace(CASE, expected=np.array([1.0, -2.0, 0.5]))
+    assert case.strongest_first().tolist() == [1, 0, 2] and case.relevance_first().tolist() == [0, 1, 2]
+    assert case.speaking_first().tolist() == [0, 2, 1]
 
 
 def test_deletion_by_hand() -> None:
@@ -61,7 +63,7 @@ def test_a_channel_of_max_and_mean_goes_with_both_features() -> None:
     head = replace(
         HEAD, weights={**HEAD.weights, "head1": np.array([[1, 0, 1, 0], [0, 1, 0, 1]], np.float32)}, means=np.zeros(4)
     )
-    case = Case(np.array([[1.0, 2.0, 3.0, 4.0]]), np.array([1.0, 0.5]), 0)
+    case = Case(np.array([[1.0, 2.0, 3.0, 4.0]]), np.array([1.0, 0.5]), np.array([1.0, 0.5]), 0)
     assert curve(case, head, np.array([0, 1])) == pytest.approx([sigmoid(-1), sigmoid(-3), sigmoid(0)])
 
 
@@ -72,8 +74,8 @@ def test_area_and_overlap_by_hand() -> None:
 
 def test_all_curves_begin_and_end_alike() -> None:
     rows = curves(CASE, HEAD, np.random.default_rng(0))
-    assert rows.shape == (6, 4)
-    assert rows[:3, 0] == pytest.approx(rows[3:, -1]) and rows[:3, -1] == pytest.approx(rows[3:, 0])
+    assert rows.shape == (8, 4)
+    assert rows[:4, 0] == pytest.approx(rows[4:, -1]) and rows[:4, -1] == pytest.approx(rows[4:, 0])
 
 
 def test_the_mean_of_the_golden_cells_stands_in_for_that_of_training() -> None:

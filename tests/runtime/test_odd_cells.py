@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,9 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFilter
 
 from nca_edge.measure import CUT, NOTHING
+from nca_edge.preprocess import correct, crop_background
+from nca_edge.quality import nothing_in
 from nca_edge.records import Image8
 
 Call = Callable[..., Any]
@@ -66,3 +69,64 @@ def test_explanations_of_odd_crops_alone_can_be_judged(odd: Path, call: Call) ->
     told = parsed(done.out)["explanations"]
     assert done.code == 0, done.err
     assert told["n"] == 2 and told["peaks"]["no_mask"] == 2 and told["peaks"]["inside"] == 0
+
+
+def nothing(kind: str, side: int = 120) -> Image8:
+    """A picture that shows no cell."""
+    rng = np.random.default_rng(0)
+    if kind == "print":
+        page = Image.new("RGB", (side, side), "white")
+        for y in range(4, side, 12):
+            ImageDraw.Draw(page).text((3, y), "no cell, but a page of words", fill=(20, 20, 20))
+        return np.asarray(page)
+    if kind == "grey ramp":
+        return np.linspace(60, 220, side)[None, :, None].repeat(side, 0).repeat(3, 2).astype(np.uint8)
+    if kind == "any colours":
+        return rng.integers(0, 256, (side, side, 3)).astype(np.uint8)
+    level, spread = NOISE[kind]
+    return np.clip(rng.normal(level, spread, (side, side, 3)), 0, 255).astype(np.uint8)
+
+
+NOISE = {"black": (0, 0), "dark": (3, 3), "dim": (15, 20), "grey": (128, 0), "grainy": (128, 20), "white": (245, 4)}
+SAYS = {
+    "black": "the image is black", "dark": "the image is black", "dim": "only noise", "grey": "of one colour",
+    "grainy": "only noise", "white": "only noise", "print": "only noise or print", "any colours": "only noise",
+    "grey ramp": "all colours are absorbed alike",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("side", [60, 120, 400, 1500])
+@pytest.mark.parametrize("kind", SAYS)
+def test_a_picture_without_a_cell_is_told_from_one(kind: str, side: int) -> None:
+    rgb = nothing(kind, side)
+    said = nothing_in(rgb, correct(rgb, crop_background(rgb)))
+    assert said is not None
+    if side == 120:
+        assert SAYS[kind] in said
+
+
+def test_a_picture_without_a_cell_is_unsure_and_not_outlined(tmp_path: Path, call: Call) -> None:
+    for kind in SAYS:
+        Image.fromarray(nothing(kind)).save(tmp_path / f"{kind}.png")
+    figures = ("--explain", tmp_path / "figures", "--masks", tmp_path / "masks")
+    done = call("classify", *(tmp_path / f"{kind}.png" for kind in SAYS), *figures, "--json", *FAST)
+    assert done.code == 0, done.err
+    for kind, row in zip(SAYS, map(parsed, done.out.splitlines()), strict=True):
+        assert row["unsure"] is True and SAYS[kind] in row["no_cell"]
+        assert row["outside_share"] is None and row["measures"]["reason"] == NOTHING.reason
+        assert not np.asarray(Image.open(tmp_path / "masks" / f"{kind}.png")).any()
+    plain = call("classify", tmp_path / "dark.png", *FAST)
+    assert plain.out.rstrip().endswith("unsure  the image is black: check the lamp, the exposure time and the file")
+
+
+def test_real_cells_are_cells_in_any_light(cells: tuple[Image8, ...]) -> None:
+    """Also four times darker, paler, with noise, blurred and as a poor JPEG."""
+    rng = np.random.default_rng(0)
+    for cell in cells:
+        poor = io.BytesIO()
+        Image.fromarray(cell).save(poor, "JPEG", quality=20)
+        noisy = np.clip(cell + rng.normal(0, 12, cell.shape), 0, 255).astype(np.uint8)
+        pale = (255 - (255.0 - cell) * 0.6).astype(np.uint8)
+        blurred = np.asarray(Image.fromarray(cell).filter(ImageFilter.GaussianBlur(2)))
+        for image in (cell, cell // 4, noisy, pale, blurred, np.asarray(Image.open(poor))):
+            assert nothing_in(image, correct(image, crop_background(image))) is None
