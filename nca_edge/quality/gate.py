@@ -7,7 +7,8 @@ import math
 import numpy as np
 from PIL import Image
 
-from nca_edge.planes import blurred
+from nca_edge.bands import softened
+from nca_edge.planes import middle, percentile
 from nca_edge.preprocess import absorbance, correct, field_background, otsu, resize
 from nca_edge.quality.focus import sharpness
 from nca_edge.records import Image8, Image32, Quality, RedCells
@@ -73,10 +74,10 @@ def assess(rgb: Image8, corrected: Image32 | None = None) -> Quality:
     planes = _stain(rgb, corrected)
     total = planes[0] + planes[1] + planes[2]
     grain = max(total.shape) / WORK_SIDE
-    smooth = blurred(total, grain)
-    if float(np.percentile(smooth, 99)) < MIN_ABSORBANCE:
+    smooth = softened(total, grain)
+    if percentile(smooth, 99) < MIN_ABSORBANCE:
         return _rejected("no cells in view: move to a stained part of the smear", 0.0)
-    if float(blurred(smooth, 3.0).std()) < MIN_COARSE * float(smooth.std()):
+    if float(softened(smooth, 3.0).std()) < MIN_COARSE * float(smooth.std()):
         return _rejected("only noise in view: check the camera, its gain and the lamp", 0.0)
     if _colour(planes, smooth) < MIN_COLOUR:
         return _rejected("no stained smear in view: all colours are absorbed alike", 0.0)
@@ -110,12 +111,12 @@ def assess_smear(quality: Quality, red: RedCells) -> Quality:
 def _colour(planes: list[Image32], smooth: Image32) -> float:
     """Median, over what is stained, of the channels' range of absorbance as a share of their mean."""
     some = np.ascontiguousarray(smooth[::3, ::3])
-    stained = some > otsu(np.minimum(some, np.percentile(some, 98)))
+    stained = some > otsu(np.minimum(some, percentile(some, 98)))
     red, green, blue = (plane[::3, ::3][stained] for plane in planes)
     if not stained.any():
         return 0.0
     most, least = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
-    return float(np.median((most - least) / np.maximum((red + green + blue) / 3.0, 0.02)))
+    return float(middle((most - least) / np.maximum((red + green + blue) / 3.0, 0.02)))
 
 
 def _grey_percentile(grey: Image8, percent: float) -> float:
