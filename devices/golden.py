@@ -9,7 +9,6 @@ Usage: python golden.py > HERE.json
 from __future__ import annotations
 
 import json
-import os
 import platform
 import re
 import sys
@@ -52,6 +51,8 @@ def threads() -> dict[str, list[int]]:
     from nca_edge.bundle import find_bundle, load_bundle
     from nca_edge.classifier import ModelChoice, from_8bit, load
 
+    tasks = Path("/proc/self/task")
+    before = len(list(tasks.iterdir()))  # the main thread, and the emulator's own, which have no numbers or the number 0
     bundle, done = load_bundle(find_bundle(None)), threading.Event()
     view, numbers, alive = from_8bit(bundle.golden_views[:1]), {}, []
     for backend, precision in [*sorted(bundle.file_of()), ("numpy", "fp32")]:
@@ -61,7 +62,7 @@ def threads() -> dict[str, list[int]]:
             worked = threading.Event()
 
             def work(pair: list[int], which: int, cells: int, worked: threading.Event, classifier: Any = classifier) -> None:
-                pair[which] = len(os.listdir("/proc/self/task")) - 1
+                pair[which] = len(list(tasks.iterdir())) - before
                 for _ in range(cells):
                     classifier.answer(view)
                 worked.set()
