@@ -115,6 +115,8 @@ wheelhouse: $(VENV)/.stamp
 	@echo "Copy $(WHEELHOUSE) to the board and run ./setup-$(if $(findstring jetson,$(BOARD)),jetson,raspberry-pi).sh nca_edge-*.whl . in it."
 
 # The wheel as the cores of a Raspberry Pi 4 and 5, emulated: for Debian on x86-64, with a network once. Not part of make test.
+# QEMU and PLUGIN: an emulator that counts instructions (devices/README.md).
+export QEMU PLUGIN
 arm: $(VENV)/.stamp
 	rm -rf dist/arm-wheel
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist/arm-wheel .

@@ -3,6 +3,7 @@
 # Pi 4 (Cortex-A72) and of a Pi 5 (Cortex-A76), and compares golden cells and a sample field with this machine. It says that the
 # package runs there and answers the same; it says nothing about time. For Debian and its kin on x86-64, with apt, dpkg, pip and a
 # network once; nothing is installed system-wide. Usage: emulate-arm.sh PYTHON WHEEL FOLDER RESULT
+# With QEMU, a qemu-aarch64 that is built with plugins, and PLUGIN, its libinsn.so, also the instructions that a cell takes.
 # qemu before 8.1 crashes: CPU detection of onnxruntime reads the host's /proc/cpuinfo there.
 set -euo pipefail
 
@@ -27,7 +28,8 @@ if [[ ! -x $work/root/usr/bin/python3.11 ]]; then
   mkdir -p "$work/debs" "$work/root"
   (cd "$work/debs" && apt-get "${options[@]}" download -qq "${packages[@]}" && for deb in *.deb; do dpkg -x "$deb" ../root; done)
 fi
-if [[ ! -x $work/qemu/usr/bin/qemu-aarch64 ]]; then
+qemu=${QEMU:-$work/qemu/usr/bin/qemu-aarch64} plugin=${PLUGIN:-}
+if [[ -z ${QEMU:-} && ! -x $qemu ]]; then
   echo "fetching the emulator"
   mirror=$(sed -n 's/^URIs: *\(.*debian\)\/*$/\1/p' /etc/apt/sources.list.d/*.sources | head -1)
   echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] ${mirror:-http://deb.debian.org/debian} trixie main" > "$work/trixie.list"
@@ -44,12 +46,29 @@ platforms=(--platform manylinux_2_28_aarch64 --platform manylinux_2_27_aarch64 -
 cp "$wheel" "$work/wheels/"
 for one in "$work/wheels"/*.whl; do "$python" -m zipfile -e "$one" "$work/site"; done
 
+if [[ -n $plugin ]] && ! "$qemu" -plugin "$plugin" -L "$work/root" "$work/root/usr/bin/python3.11" -c ""; then
+  echo "$qemu cannot count instructions with $plugin: give one that was configured with --enable-plugins, see devices/README.md." >&2
+  exit 2
+fi
 libraries=$work/root/usr/lib/aarch64-linux-gnu:$work/root/lib/aarch64-linux-gnu
 checks=()
+emulated() { # CORE [OPTION...] -- ARGUMENT...: golden.py there
+  local options=(-cpu "$1" -L "$work/root"); shift
+  while [[ $1 != -- ]]; do options+=("$1"); shift; done
+  "$qemu" "${options[@]}" -E "PYTHONPATH=$work/site" -E "LD_LIBRARY_PATH=$libraries" -E OPENBLAS_NUM_THREADS=1 \
+    "$work/root/usr/bin/python3.11" "$here/golden.py" "${@:2}"
+}
 for core in cortex-a72 cortex-a76; do
   echo "running as $core"
-  "$work/qemu/usr/bin/qemu-aarch64" -cpu "$core" -L "$work/root" -E "PYTHONPATH=$work/site" -E "LD_LIBRARY_PATH=$libraries" \
-    -E OPENBLAS_NUM_THREADS=1 "$work/root/usr/bin/python3.11" "$here/golden.py" > "$work/$core.json"
+  emulated "$core" -- > "$work/$core.json"
+  rm -f "$work/$core.instructions.json"
+  if [[ -n $plugin ]]; then
+    emulated "$core" -plugin "$plugin,inline=on" -d plugin -D "$work/$core.counts" -- --threads > "$work/$core.threads"
+    "$python" "$here/golden.py" --instructions "$work/$core.threads" "$work/$core.counts" > "$work/$core.instructions.part"
+    mv "$work/$core.instructions.part" "$work/$core.instructions.json"
+  else
+    echo "instructions are not counted: name an emulator with plugins (QEMU=... PLUGIN=..., see devices/README.md)"
+  fi
   checks+=("$core=$work/$core.json")
 done
 "$python" "$here/golden.py" > "$work/here.json"

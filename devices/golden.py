@@ -2,18 +2,25 @@
 
 Usage: python golden.py > HERE.json
        python golden.py --compare HERE.json NAME=THERE.json ... > RESULT.json      (exit 1: another answer than here)
+       python golden.py --threads > THREADS.json, under an emulator that counts what each thread executes, and then
+       python golden.py --instructions THREADS.json COUNTS.txt > THERE.instructions.json      (--compare finds it beside THERE)
 """
 
 from __future__ import annotations
 
 import json
 import platform
+import re
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 FP32_BOUND = 1e-5
 """Largest difference of a float32 logit, as a share of the largest."""
+MORE = 5
+"""Cells that the second thread of a variant answers more than the first."""
+UNCOUNTED = "not counted: this emulator was given no plugin, or is built without; see devices/README.md"
 
 
 def answers() -> dict[str, Any]:
@@ -34,6 +41,52 @@ def answers() -> dict[str, Any]:
     (reading,) = observe(file_frames(field, [field]), classifier)
     cells = [[c.prediction.label, c.prediction.confidence, c.detection.box.x, c.detection.box.y] for c in reading.cells]
     return {"machine": platform.machine(), "bundle": bundle.sha256, "logits": logits, "field": cells}
+
+
+def threads() -> dict[str, list[int]]:
+    """Answer one cell in one thread and ``MORE`` more in the next, in each variant: what numbers these threads have.
+
+    No thread ends before all have worked, so that none gets the number of another.
+    """
+    from nca_edge.bundle import find_bundle, load_bundle
+    from nca_edge.classifier import ModelChoice, from_8bit, load
+
+    tasks = Path("/proc/self/task")
+    before = len(list(tasks.iterdir()))  # the main thread, and the emulator's own, which have no numbers or the number 0
+    bundle, done = load_bundle(find_bundle(None)), threading.Event()
+    view, numbers, alive = from_8bit(bundle.golden_views[:1]), {}, []
+    for backend, precision in [*sorted(bundle.file_of()), ("numpy", "fp32")]:
+        classifier = load(ModelChoice(None, backend, precision, threads=1, trial=False))
+        pair = numbers[f"{backend} {precision}"] = [0, 0]
+        for which, cells in enumerate((1, 1 + MORE)):
+            worked = threading.Event()
+
+            def work(pair: list[int], which: int, cells: int, worked: threading.Event, classifier: Any = classifier) -> None:
+                pair[which] = len(list(tasks.iterdir())) - before
+                for _ in range(cells):
+                    classifier.answer(view)
+                worked.set()
+                done.wait()
+
+            alive.append(threading.Thread(target=work, args=(pair, which, cells, worked)))
+            alive[-1].start()
+            worked.wait()
+    done.set()
+    for thread in alive:
+        thread.join()
+    return numbers
+
+
+def instructions(numbers: dict[str, list[int]], counts: str) -> dict[str, int]:
+    """Instructions that one more cell takes, by variant; start-up and what a thread needs cancel.
+
+    Parameters
+    ----------
+    numbers : what ``threads`` said
+    counts : what qemu's plugin ``insn`` wrote, a line ``cpu N insns: M`` for each thread
+    """
+    of = {int(n): int(m) for n, m in re.findall(r"cpu (\d+) insns: (\d+)", counts)}
+    return {name: (of[second] - of[first]) // MORE for name, (first, second) in numbers.items()}
 
 
 def compare(here: dict[str, Any], there: dict[str, Any]) -> dict[str, Any]:
@@ -59,13 +112,24 @@ def compare(here: dict[str, Any], there: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     """Print."""
+    if sys.argv[1:2] == ["--threads"]:
+        print(json.dumps(threads()))
+        return
+    if sys.argv[1:2] == ["--instructions"]:
+        numbers, counts = (Path(path).read_text("utf-8") for path in sys.argv[2:])
+        print(json.dumps(instructions(json.loads(numbers), counts)))
+        return
     if sys.argv[1:2] != ["--compare"]:
         print(json.dumps(answers()))
         return
     here, *others = sys.argv[2:]
     expected = json.loads(Path(here).read_text("utf-8"))
-    pairs = (other.partition("=") for other in others)
-    result = {name: compare(expected, json.loads(Path(path).read_text("utf-8"))) for name, _, path in pairs}
+    result = {}
+    for name, _, path in (other.partition("=") for other in others):
+        counted = Path(path).with_suffix(".instructions.json")
+        result[name] = compare(expected, json.loads(Path(path).read_text("utf-8"))) | {
+            "instructions_a_cell": json.loads(counted.read_text("utf-8")) if counted.exists() else UNCOUNTED
+        }
     print(json.dumps({"emulated": True, "bundle": expected["bundle"], "cores": result}, indent=1))
     sys.exit(not all(row["good"] for row in result.values()))
 

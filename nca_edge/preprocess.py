@@ -7,13 +7,13 @@ Both end with the empty background at 1.0 in every channel.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from nca_edge.planes import counted
+from nca_edge.planes import counted, middle, percentile
 from nca_edge.records import Image8, Image32
 from nca_edge.threads import each
 
@@ -158,7 +158,7 @@ def _background(rgb: Image8, side: int, degree: int) -> Image32:
     level = np.log(np.maximum(small, np.float32(1))).reshape(-1, 3)
     terms = _surface_terms(size[1], size[0], degree)
     for lean, below in LEANS:
-        surface = np.stack([_expectile_fit(terms, level[:, c], lean) for c in range(3)], axis=-1)
+        surface = np.stack(each(partial(_expectile_fit, terms, lean=lean), level.T), axis=-1)
         for _ in range(4):
             surface = terms @ _refit(terms, level, surface, below)
         if not _gaps_above((level - surface).T.min(axis=0).reshape(size[1], size[0])):
@@ -213,11 +213,11 @@ def _solve(terms: Image32, weight: Image32, level: Image32) -> Image32:
 
 def _expectile_fit(terms: Image32, level: Image32, lean: float) -> Image32:
     """Surface that lies near the top of one channel: (pixels,) float32, logarithm of the level."""
-    surface = np.full(level.shape, np.percentile(level, 90), np.float32)
+    surface = np.full(level.shape, percentile(level, 90), np.float32)
     for _ in range(15):
         residual = level - surface
         distance = np.abs(residual)
-        scale = np.median(distance) + np.float32(1e-3)
+        scale = middle(distance) + np.float32(1e-3)
         weight = np.where(residual > 0, np.float32(1), np.float32(lean)) / np.maximum(1, distance / (np.float32(1.5) * scale))
         before, surface = surface, terms @ _solve(terms, weight, level)
         if float(np.abs(surface - before).max()) < SETTLED:
@@ -228,7 +228,7 @@ def _expectile_fit(terms: Image32, level: Image32, lean: float) -> Image32:
 def _refit(terms: Image32, level: Image32, surface: Image32, below: float) -> Image32:
     """Coefficients (terms, 3) float32 fitted to the pixels that lie on the surface in all channels."""
     residual = np.ascontiguousarray((level - surface).T)  # by channel: steps along an axis of three cost ten times as much
-    above = np.array([np.median(r[r > 0]) if np.any(r > 0) else 0.0 for r in residual])
+    above = np.array([middle(r[r > 0]) if np.any(r > 0) else 0.0 for r in residual])
     low, high = -below * above - 0.01, 3.0 * above + 0.01
     on = np.logical_and.reduce([(r > low[c]) & (r < high[c]) for c, r in enumerate(residual)])
     return _solve(terms, on.astype(np.float32) + np.float32(1e-6), level)

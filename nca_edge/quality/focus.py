@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nca_edge.planes import blurred
+from nca_edge.bands import softened
 from nca_edge.records import Image32
 
 FINEST = 0.0016
@@ -71,7 +71,7 @@ def slope_energies(total: Image32, widths: NDArray[np.float64]) -> tuple[NDArray
     for number, width in enumerate(widths):
         more = float(np.sqrt(max(width**2 - have**2, 0.0))) / step
         if more > 0.2:
-            plane, have = blurred(plane, more), float(width)
+            plane, have = softened(plane, more), float(width)
         down, across = (plane[2:, 1:-1] - plane[:-2, 1:-1]).ravel(), (plane[1:-1, 2:] - plane[1:-1, :-2]).ravel()
         tensor = np.array([[down @ down, down @ across], [down @ across, across @ across]], np.float64)
         energies[number] = np.linalg.eigvalsh(tensor / (4.0 * step**2 * down.size))

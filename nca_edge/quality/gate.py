@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from PIL import Image
 
-from nca_edge.planes import blurred
+from nca_edge.bands import softened
+from nca_edge.planes import middle, percentile
 from nca_edge.preprocess import absorbance, correct, field_background, otsu, resize
-from nca_edge.quality.focus import sharpness
+from nca_edge.quality.focus import Sharpness, sharpness
 from nca_edge.records import Image8, Image32, Quality, RedCells
 from nca_edge.threads import each
 
@@ -72,21 +74,37 @@ def assess(rgb: Image8, corrected: Image32 | None = None) -> Quality:
         return _rejected("over-exposed: lower the lamp or the exposure time", 0.0)
     planes = _stain(rgb, corrected)
     total = planes[0] + planes[1] + planes[2]
-    grain = max(total.shape) / WORK_SIDE
-    smooth = blurred(total, grain)
-    if float(np.percentile(smooth, 99)) < MIN_ABSORBANCE:
-        return _rejected("no cells in view: move to a stained part of the smear", 0.0)
-    if float(blurred(smooth, 3.0).std()) < MIN_COARSE * float(smooth.std()):
-        return _rejected("only noise in view: check the camera, its gain and the lamp", 0.0)
-    if colour(planes, smooth) < MIN_COLOUR:
-        return _rejected("no stained smear in view: all colours are absorbed alike", 0.0)
-    sharp = sharpness(total)
-    focus = max(0.0, 1.0 - 1.0 / max(sharp.edges, 1e-6))
-    if sharp.edges < MIN_EDGES:
+    sharp: list[Sharpness] = []
+    wrong: list[str] = []
+    looks: tuple[Callable[[], None], ...] = (
+        lambda: sharp.append(sharpness(total)),
+        lambda: wrong.extend(_nothing_to_see(planes, total)),
+    )
+    each(_called, looks)
+    if wrong:
+        return _rejected(wrong[0], 0.0)
+    (found,) = sharp
+    focus = max(0.0, 1.0 - 1.0 / max(found.edges, 1e-6))
+    if found.edges < MIN_EDGES:
         return _rejected("out of focus: turn the fine focus", focus)
-    if sharp.evenness < MIN_EVEN:
+    if found.evenness < MIN_EVEN:
         return _rejected("out of focus in one direction: let the stage rest", focus)
     return Quality(True, (), focus)
+
+
+def _called(look: Callable[[], None]) -> None:
+    look()
+
+
+def _nothing_to_see(planes: list[Image32], total: Image32) -> Iterator[str]:
+    """Why there is no smear in view, where there is none."""
+    smooth = softened(total, max(total.shape) / WORK_SIDE)
+    if percentile(smooth, 99) < MIN_ABSORBANCE:
+        yield "no cells in view: move to a stained part of the smear"
+    elif float(softened(smooth, 3.0).std()) < MIN_COARSE * float(smooth.std()):
+        yield "only noise in view: check the camera, its gain and the lamp"
+    elif colour(planes, smooth) < MIN_COLOUR:
+        yield "no stained smear in view: all colours are absorbed alike"
 
 
 def assess_smear(quality: Quality, red: RedCells) -> Quality:
@@ -110,12 +128,12 @@ def assess_smear(quality: Quality, red: RedCells) -> Quality:
 def colour(planes: list[Image32], smooth: Image32) -> float:
     """Median, over what is stained, of the channels' range of absorbance as a share of their mean."""
     some = np.ascontiguousarray(smooth[::3, ::3])
-    stained = some > otsu(np.minimum(some, np.percentile(some, 98)))
+    stained = some > otsu(np.minimum(some, percentile(some, 98)))
     red, green, blue = (plane[::3, ::3][stained] for plane in planes)
     if not stained.any():
         return 0.0
     most, least = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
-    return float(np.median((most - least) / np.maximum((red + green + blue) / 3.0, 0.02)))
+    return float(middle((most - least) / np.maximum((red + green + blue) / 3.0, 0.02)))
 
 
 def _grey_percentile(grey: Image8, percent: float) -> float:

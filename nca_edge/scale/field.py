@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from nca_edge.planes import middle
 from nca_edge.records import Image32, RedCells, Scale
 from nca_edge.scale.voting import VOTE_BIAS, WORK_SIDE, cover, foreground, modal, pale, stain_planes, vote
 from nca_edge.threads import allowed, each
@@ -92,10 +93,10 @@ def _look(corrected: Image32, shrink: float) -> tuple[RedCells, float]:
     discs = modal(pale(vote(total, mask), total))
     covered = cover(discs, mask)
     pixels = [plane[covered if covered.any() else mask] for plane in planes]
-    middle = [float(np.median(p)) for p in pixels]
-    spread = [float(np.median(np.abs(p - m))) for p, m in zip(pixels, middle, strict=True)]
+    colour = [float(middle(p)) for p in pixels]
+    spread = [float(middle(np.abs(p - np.float32(m)))) for p, m in zip(pixels, colour, strict=True)]
     diameter = 2.0 * VOTE_BIAS * float(np.exp(np.log(discs[:, 2]).mean())) / shrink if len(discs) else 0.0
-    level, around = (middle[0], middle[1], middle[2]), (spread[0], spread[1], spread[2])
+    level, around = (colour[0], colour[1], colour[2]), (spread[0], spread[1], spread[2])
     red = RedCells(len(discs), diameter, level, around, 0.0, float(mask.mean()))
     return red, float(covered.sum() / mask.sum()) if diameter * shrink >= RESOLVED_PX else 0.0
 

@@ -1,4 +1,4 @@
-"""Quicker ways give the very bits of the slow ones, on any number of threads."""
+"""Quicker ways give the very bits of the slow ones, on any number of threads; what does not says how near it is."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 from scipy import ndimage
 
-from nca_edge.planes import MANY, blurred, counted, rim
+from nca_edge.bands import OFF, softened
+from nca_edge.planes import MANY, blurred, counted, middle, percentile, ranked, rim
 from nca_edge.quality.gate import _grey_percentile
 from nca_edge.samples import sample_fields
-from nca_edge.scale.voting import _peaks
+from nca_edge.scale.voting import Votes, split
 from nca_edge.threads import allowed, each, sharers
 
 
@@ -68,13 +69,54 @@ def test_a_percentile_of_grey_levels_is_numpys(seed: int, size: int, percent: fl
     assert _grey_percentile(grey, percent) == pytest.approx(float(np.percentile(grey, percent)), abs=1e-9)
 
 
-@given(st.integers(0, 2**32), st.integers(1, 6))
-def test_peaks_are_those_of_a_filter_for_maxima(seed: int, reach: int) -> None:
+@settings(max_examples=60)
+@given(st.integers(0, 2**32), st.integers(1, 3 * MANY), st.sampled_from(["even", "few levels", "clipped", "constant", "tiny"]))
+def test_ranks_percentiles_and_medians_are_numpys(seed: int, size: int, kind: str) -> None:
     rng = np.random.default_rng(seed)
-    inner = rng.integers(0, 9, (20, 31)).astype(np.float32)  # few levels: many ties, which are all peaks
-    padded = np.pad(inner, reach)
-    expected = np.flatnonzero((padded == ndimage.maximum_filter(padded, 2 * reach + 1)) & (padded > 5))
-    assert_array_equal(_peaks(padded, reach, 5.0), expected)
+    values = rng.normal(size=size).astype(np.float32)
+    if kind == "few levels":
+        values = np.round(values)
+    elif kind == "clipped":
+        values = np.minimum(values, np.percentile(values, 90))
+    elif kind == "constant":
+        values[:] = 0.25
+    elif kind == "tiny":
+        values *= np.float32(1e-38)
+    ranks = sorted({0, size // 3, size - 1})
+    assert ranked(values, ranks) == np.sort(values)[ranks].tolist()
+    assert middle(values) == np.median(values)
+    for percent in (0, 37.5, 90, 99, 100):
+        assert percentile(values, percent) == pytest.approx(float(np.percentile(values, percent)), rel=1e-6, abs=1e-44)
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 2**32), st.integers(1, 90), st.integers(1, 90), st.floats(0.2, 30))
+def test_a_soft_blur_is_as_near_to_scipys_as_it_says(seed: int, height: int, width: int, sigma: float) -> None:
+    plane = np.random.default_rng(seed).random((height, width)).astype(np.float32)
+    assert_allclose(softened(plane, sigma), ndimage.gaussian_filter(plane, sigma), rtol=OFF / 2, atol=1e-12)
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 2**32), st.integers(1, 6), st.sampled_from([0.5, 0.8, 1.6]), st.floats(0.2, 1.5))
+def test_peaks_of_votes_are_those_of_a_filter_for_maxima(seed: int, reach: int, sigma: float, least: float) -> None:
+    """Few levels and a field that repeats itself: many ties, which are all peaks."""
+    part = np.random.default_rng(seed).poisson(0.3, (20, 31)).astype(np.float32)
+    count = np.concatenate([part, part[:, ::-1]], axis=1)
+    smooth = ndimage.gaussian_filter(count, sigma)
+    maxima = ndimage.maximum_filter(smooth, 2 * reach + 1, mode="constant")
+    expected = np.nonzero((smooth == maxima) & (smooth > least))
+    rows, columns, values = Votes(count, sigma).peaks(reach, np.float64(least))
+    assert_array_equal((rows, columns), expected)
+    assert_array_equal(values, smooth[expected])
+
+
+@given(st.integers(0, 2**32), st.integers(1, 4000))
+def test_classes_lie_apart_as_their_values_say(seed: int, size: int) -> None:
+    values = np.random.default_rng(seed).gamma(0.5, 0.4, size).astype(np.float32)
+    level, apart = split(values)
+    low, high = values[values <= level].astype(float), values[values > level].astype(float)
+    expected = (high.mean() - low.mean()) / (low.std() + 1e-3) if high.size and low.size else 0.0
+    assert apart == pytest.approx(expected, rel=1e-4, abs=1e-6)
 
 
 def test_work_is_shared_and_comes_back_in_order() -> None:
