@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from nca_edge.detect.shapes import Labels, Mask
 
-SPAN_UM, ROUND = 17.0, 0.68
+WAIST_SPAN_UM, WAIST_ROUND = 17.0, 0.68
 """Bodies that meet at a waist, on less than the thickness of the thinner, are two where both together are longer and less round
 than this: two discs that touch, of which the larger makes the whole rounder than 0.5. Among 128 pairs on bccd, chula and
 acevedo20 whose nuclei have 15 um2 each, five such were two cells; those that were one were shorter than 16 um, rounder than 0.7
@@ -42,7 +42,7 @@ def side_by_side(cells: Labels, pair: tuple[int, int], px_per_um: float) -> bool
 
 def is_elongated(width: NDArray[np.float64], px_per_um: float) -> bool:
     """By its extents in px: longer than most cells, and not round."""
-    return bool(width.max() > SPAN_UM * px_per_um and width.min() < ROUND * width.max())
+    return bool(width.max() > WAIST_SPAN_UM * px_per_um and width.min() < WAIST_ROUND * width.max())
 
 
 def widths(labels: Labels, index: int, slices: tuple[slice, ...]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
