@@ -57,7 +57,7 @@ class PipeCamera:
         return {"locked": []}
 
     def lose(self) -> None:
-        """Given up until ``open``. The end of the pipe stays: the system ends a program that writes to a pipe which nobody reads,
+        """Given up until ``open``. Its end stays: the system ends a program that writes to a pipe that nobody reads,
         and one that hung and went on in the half second before the next try never came back (13 of 100 cycles)."""
 
     def _pour_out(self) -> None:
