@@ -180,7 +180,7 @@ class Reader:
         return True
 
     def _lose(self, text: str) -> None:
-        self.source.close()
+        getattr(self.source, "lose", self.source.close)()
         with self._changed:
             self._counts["losses"] += 1
             self._shot = None  # what the camera gave before it went is no picture of now

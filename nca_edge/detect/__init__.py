@@ -44,7 +44,7 @@ def white_cells(corrected: Image32, red: RedCells, um_per_px: float | None) -> l
     maps = contrast_maps(corrected if shrink == 1.0 else resize(corrected, *size), reference, 0.4 * px_per_um)
     lobes, count = nucleus_lobes(maps.contrast, px_per_um)
     bodies = cell_bodies(maps, lobes, px_per_um)
-    owner = joined_pieces(joined_lobes(lobes, bodies, count, px_per_um), lobes, maps, px_per_um)
+    owner = joined_pieces(joined_lobes(lobes, bodies, count, px_per_um), lobes, bodies, maps, px_per_um)
     cells, nuclei = owner[bodies], owner[lobes]
     found = []
     for index, slices in enumerate(ndimage.find_objects(cells, count), start=1):

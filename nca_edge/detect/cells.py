@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nca_edge.detect.contrast import Maps, seed_level
 from nca_edge.detect.shapes import Labels, Mask, filled, opened
+from nca_edge.detect.waist import is_elongated, side_by_side, widths
 from nca_edge.records import Image32
 
 NUCLEUS_UM2 = (18.0, 330.0)
@@ -133,12 +133,13 @@ def joined_lobes(lobes: Labels, bodies: Labels, count: int, px_per_um: float) ->
     """Which lobes make one cell: (count + 1,) int32, the label of the cell of each lobe.
 
     Lobes whose bodies touch are joined, widest contact first, as long as the whole is no longer than a cell and about as
-    round. Joining by the gap between lobes alone (2 um) left one bccd cell in eight in two pieces.
+    round, and no waist says that it is two. Joining by the gap between lobes alone (2 um) left one bccd cell in eight in two
+    pieces.
     """
     from scipy import ndimage
 
     owner = np.arange(count + 1, dtype=np.int32)
-    extent = {i: _widths(bodies, i, slices) for i, slices in enumerate(ndimage.find_objects(bodies), start=1) if slices}
+    extent = {i: widths(bodies, i, slices) for i, slices in enumerate(ndimage.find_objects(bodies), start=1) if slices}
     contact: dict[tuple[int, int], int] = {}
     for first, second in ((bodies[1:], bodies[:-1]), (bodies[:, 1:], bodies[:, :-1])):
         meet = (first != second) & (first > 0) & (second > 0)
@@ -151,15 +152,10 @@ def joined_lobes(lobes: Labels, bodies: Labels, count: int, px_per_um: float) ->
             continue
         low, high = np.minimum(extent[one][0], extent[two][0]), np.maximum(extent[one][1], extent[two][1])
         width = high - low
-        if width.max() <= CELL_SPAN_UM * px_per_um and width.min() >= ROUND * width.max():
-            owner[owner == two] = one
-            extent[one] = low, high
+        if width.max() > CELL_SPAN_UM * px_per_um or width.min() < ROUND * width.max():
+            continue
+        if is_elongated(width, px_per_um) and side_by_side(owner[bodies], (one, two), px_per_um):
+            continue
+        owner[owner == two] = one
+        extent[one] = low, high
     return owner
-
-
-def _widths(labels: Labels, index: int, slices: tuple[slice, ...]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Extent of one label along 12 directions: lowest and highest projection, (12,) float64 each, px."""
-    y, x = np.nonzero(labels[slices] == index)
-    angle = np.arange(12) * np.pi / 12
-    along = np.multiply.outer(np.cos(angle), x + slices[1].start) + np.multiply.outer(np.sin(angle), y + slices[0].start)
-    return along.min(axis=1), along.max(axis=1)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from nca_edge.detect.contrast import Maps
 from nca_edge.detect.shapes import Labels, Mask
+from nca_edge.detect.waist import side_by_side
 
 LOBE_AREA_UM2 = (10.0, 34.0)
 """Area of a nucleus, um2, that may be the lobe of another: smaller are platelets, larger the round nuclei of lymphocytes, which
@@ -38,13 +39,14 @@ class Pair:
     """What lies between them."""
 
 
-def joined_pieces(owner: Labels, lobes: Labels, maps: Maps, px_per_um: float) -> Labels:
+def joined_pieces(owner: Labels, lobes: Labels, bodies: Labels, maps: Maps, px_per_um: float) -> Labels:
     """Join what ``joined_lobes`` left in pieces: (count + 1,) int32, the label of the cell of each lobe.
 
     Parameters
     ----------
     owner : (count + 1,) int32
     lobes : (height, width) int32 labels 1..count
+    bodies : of the same labels, each lobe with its cytoplasm
     """
     from scipy import ndimage
 
@@ -63,7 +65,8 @@ def joined_pieces(owner: Labels, lobes: Labels, maps: Maps, px_per_um: float) ->
         if pair.gap_px > GAP_UM * px_per_um or not _covered(maps.total[window][pair.bridge], maps.red_total):
             continue
         whole = np.isin(joined[lobes], (joined[a], joined[b]))
-        if _span(whole) <= SPAN_UM * px_per_um:
+        pieces = int(joined[a]), int(joined[b])
+        if _span(whole) <= SPAN_UM * px_per_um and not side_by_side(joined[bodies], pieces, px_per_um):
             joined[joined == joined[b]] = joined[a]
     return joined
 

@@ -22,6 +22,10 @@ NEAR = 3
 HELD = 8
 """Whole glances that are held, 700 kB each: those near by, asked for again and again. The others are made anew in 1 ms, a
 fifth of what comparing takes; 60 of them were 42 MB that a long count grew by."""
+MET = 8
+"""Places of other sheets that a field is compared with before its cells are counted, the newest: 5 ms each, which its cells
+wait for. A hand came back, by a way that could be followed, to a field that it had left by one that could not: its cell was
+counted twice, a moment before both sheets were made one."""
 LOOKED_BACK = 400
 """Places that are compared where it is not, the newest first. Of older ones the small picture is given up, so that memory
 does not grow with the count: what lies there is known as long as the stage is followed, and not found by its looks."""
@@ -36,6 +40,7 @@ class Chart:
         self._unwritten: dict[str, Place] = {}
         self._joins: tuple[Join, ...] = ()
         self._sheets = 0
+        self._moved: dict[int, Join] = {}
         self._whole: OrderedDict[str, Glance] = OrderedDict()
 
     def __len__(self) -> int:
@@ -51,6 +56,7 @@ class Chart:
         """
         with self._lock:
             places = list(self._places)
+            guess = guess and self._now(guess)
         if guess is not None:
             near = [p for p in places if p.glance is not None and shared(p, guess, size) > 0.1]
             for place in sorted(near, key=lambda p: -shared(p, guess, size))[:NEAR]:
@@ -80,6 +86,7 @@ class Chart:
     def seen(self, position: Position, size: tuple[int, int]) -> bool:
         """Whether all that a frame shows was read before, and no cell that was cut then lies further inside now."""
         with self._lock:
+            position = self._now(position)
             near = [p for p in self._places if shared(p, position, size) > 0.0]
         if not near or covered(near, position, size) < COVERED:
             return False
@@ -94,6 +101,7 @@ class Chart:
     def fresh(self, cells: Iterable[CellReading], position: Position) -> tuple[CellReading, ...]:
         """The cells that were not read before, numbered from 1; one that was cut then and is whole now is fresh."""
         with self._lock:
+            position = self._now(position)
             spots = [spot for p in self._places if p.position.sheet == position.sheet for spot in p.spots]
         left = []
         for cell in cells:
@@ -103,11 +111,20 @@ class Chart:
         return tuple(replace(cell, cell=n) for n, cell in enumerate(left, start=1))
 
     def add(self, place: Place) -> None:
-        """Remember a field that was read. One thread alone may add and connect."""
+        """Remember a field that was read. One thread alone may meet, add and connect."""
         with self._lock:
+            at = self._now(place.position)
+            place = on_sheet(place, at.sheet, at.x - place.position.x, at.y - place.position.y)
             place, self._joins = replace(place, joins=self._joins), ()
             self._unwritten[place.name] = place
             self._append(place)
+
+    def meet(self, seen: Glance, position: Position) -> None:
+        """Make the sheets of the newest places that a frame shows one with its own, before its cells are told from theirs."""
+        with self._lock:
+            at = self._now(position)
+            others = [p for p in self._places[-LOOKED_BACK:] if p.position.sheet != at.sheet and p.glance is not None]
+        self._connect(seen, at, others[-MET:])
 
     def connect(self, name: str) -> None:
         """Make sheets that a field connects one. Compares it with all others: 0.5 s for hundreds, so that its cells need not
@@ -115,9 +132,11 @@ class Chart:
         with self._lock:
             place = next((p for p in reversed(self._places) if p.name == name), None)
             others = [p for p in self._places[-LOOKED_BACK:] if place and p.position.sheet != place.position.sheet]
-        if place is None or place.glance is None or not others:
-            return
-        here, at = place.glance.glance(), place.position
+        if place is not None and place.glance is not None and others:
+            self._connect(place.glance.glance(), place.position, others)
+
+    def _connect(self, here: Glance, at: Position, others: list[Place]) -> None:
+        """Move the sheets of those that show the same onto ``at``'s."""
         joins: dict[int, Join] = {}
         for other in others:
             if other.position.sheet in joins:
@@ -183,9 +202,18 @@ class Chart:
     def _join(self, joins: tuple[Join, ...]) -> None:
         """Under the lock: move what lies on sheets that are no more."""
         for join in joins:
+            if join.sheet not in self._moved and self._now(Position(join.onto, 0.0, 0.0)).sheet != join.sheet:
+                self._moved[join.sheet] = join  # a damaged book may lead in a circle
             self._places = [
                 on_sheet(p, join.onto, join.dx, join.dy) if p.position.sheet == join.sheet else p for p in self._places
             ]
+
+    def _now(self, position: Position) -> Position:
+        """Under the lock: where it lies since its sheet was made one with others. A frame is looked at while an earlier one is
+        read, which may connect its sheet to another."""
+        while (join := self._moved.get(position.sheet)) is not None:
+            position = Position(join.onto, position.x + join.dx, position.y + join.dy)
+        return position
 
     def _append(self, place: Place) -> None:
         """Under the lock."""

@@ -59,6 +59,7 @@ class Analyst:
             reading = replace(reading, cells=cells)
         if look.position is None:
             return reading, "counted"
+        self._chart.meet(look.glance, look.position)
         cells = self._chart.fresh(reading.cells, look.position)
         spots = tuple(spot_of(c.detection.box, c.detection.border, look.position) for c in reading.cells)
         self._chart.add(Place(name, look.position, (rgb.shape[1], rgb.shape[0]), keep(look.glance), spots))

@@ -24,7 +24,7 @@ from detection import match, read_truth
 from PIL import Image
 
 from nca_edge import detect
-from nca_edge.detect import cells, contrast, joining
+from nca_edge.detect import cells, contrast, joining, waist
 from nca_edge.preprocess import correct, field_background
 from nca_edge.scale import red_cells
 
@@ -35,6 +35,7 @@ CONSTANTS: dict[str, ModuleType] = {
     "PX_PER_UM": detect, "SEED_CONTRAST": contrast, "DARKEST": contrast, "OF_DARKEST": contrast, "NUCLEUS_UM2": cells,
     "LOBE_UM2": cells, "CELL_SPAN_UM": cells, "ROUND": cells, "CYTOPLASM_UM": cells, "BLUE_PER_RED_GREEN": cells,
     "LOBE_AREA_UM2": joining, "GAP_UM": joining, "SPAN_UM": joining, "COVERED": joining,
+    "WAIST_SPAN_UM": waist, "WAIST_ROUND": waist,
 }  # fmt: skip
 Values = dict[str, float]
 """Constant -> factor by which it is multiplied; both ends of a range are."""

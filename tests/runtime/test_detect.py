@@ -93,6 +93,37 @@ def test_lobes_over_granules_as_red_as_red_cells_are_one_cell() -> None:
     assert cells[0].box.center == pytest.approx((320, 240), abs=6)
 
 
+def beside(field: np.ndarray, left: tuple[float, float], right: tuple[float, float]) -> None:
+    """Two cells that touch at x = 320: cell and nucleus diameter of each, um."""
+    for side, (cell, nucleus) in ((-1, left), (1, right)):
+        x = 320 + side * (cell * 8 / 2 - 1)
+        fields.disc(field, x, 240, cell * 8, fields.CYTOPLASM)
+        fields.disc(field, x, 240, nucleus * 8, fields.NUCLEUS)
+
+
+@pytest.mark.parametrize("sizes", [((7.5, 6.8), (12.0, 9.0)), ((9.0, 6.2), (11.0, 6.4))], ids=["dense", "pale"])
+def test_two_unequal_cells_that_touch_are_two(sizes: tuple[tuple[float, float], tuple[float, float]]) -> None:
+    field = fields.smear(cells=())
+    fields.disc(field, 320, 240, 26 * 8, (0.0, 0.0, 0.0))
+    beside(field, *sizes)
+    cells = find(fields.photograph(field))
+    assert [c.box.center for c in sorted(cells, key=lambda c: c.box.x)] == [
+        pytest.approx((320 + side * 4 * size[0], 240), abs=8) for side, size in zip((-1, 1), sizes, strict=True)
+    ]
+
+
+def test_two_lobes_in_one_long_cell_are_one() -> None:
+    field = fields.smear(cells=())
+    fields.disc(field, 320, 240, 26 * 8, (0.0, 0.0, 0.0))
+    for x in range(296, 345, 4):  # 18.5 um long, 12.5 um wide all along: no waist
+        fields.disc(field, x, 240, 12.5 * 8, fields.CYTOPLASM)
+    for x in (287, 353):
+        fields.disc(field, x, 240, 6.4 * 8, fields.NUCLEUS)
+    cells = find(fields.photograph(field))
+    assert len(cells) == 1
+    assert cells[0].box.center == pytest.approx((320, 240), abs=8)
+
+
 def test_neighbours_with_background_between_stay_two() -> None:
     field = fields.blank()
     fields.red_grid(field, 8.0, [(280, 240), (356, 240)])

@@ -15,7 +15,7 @@ from nca_edge.camera.operator import Operator, Pose
 from nca_edge.camera.simulated import Microscope
 from nca_edge.live.chart import Chart
 from nca_edge.live.glance import EMPTY, glance, keep, match
-from nca_edge.live.place import Place, Position, Spot, spot_of
+from nca_edge.live.place import Join, Place, Position, Spot, spot_of
 from nca_edge.live.watcher import Watcher
 from nca_edge.records import Box, Image8
 
@@ -137,6 +137,37 @@ def test_sheets_that_a_field_connects_become_one(scope: Microscope) -> None:
     first, second = (chart.locate(glance(at(scope, x, 200)), None, SIZE) for x in (200, 1000))
     assert first is not None and second is not None and first.sheet == second.sheet
     assert abs(second.x - first.x - 800) <= 5
+
+
+def test_a_place_that_was_left_by_a_lost_way_is_known_when_a_followed_way_leads_back(scope: Microscope) -> None:
+    chart = Chart()
+    followed, lost = place(chart, scope, "a", 200, 200), place(chart, scope, "b", 1000, 200)
+    back, seen = followed.moved(800, 0), glance(at(scope, 1000, 200))
+    assert chart.locate(seen, back, SIZE) == back and not chart.seen(back, SIZE)
+    chart.meet(seen, back)
+    assert chart.seen(back, SIZE)
+    assert chart.seen(lost, SIZE)  # also for who still holds the position on the sheet that is no more
+    again = chart.locate(glance(at(scope, 1000, 200)), None, SIZE)
+    assert again is not None and again.sheet == followed.sheet and abs(again.x - back.x) <= 3
+
+
+def test_a_frame_that_was_looked_at_before_its_sheet_was_joined_is_added_where_it_lies_now(scope: Microscope) -> None:
+    chart = Chart()
+    a, b = place(chart, scope, "a", 200, 200), place(chart, scope, "b", 1000, 200)
+    between = place(chart, scope, "between", 600, 200)
+    stale = a if a.sheet != between.sheet else b
+    chart.add(Place("late", stale, SIZE, keep(glance(at(scope, 200 if stale is a else 1000, 200))), ()))
+    assert len({p.position.sheet for p in chart.places()}) == 1
+    xs = {p.name: p.position.x for p in chart.places()}
+    assert abs(xs["late"] - xs["a" if stale is a else "b"]) <= 1
+
+
+def test_joins_in_a_circle_end(scope: Microscope) -> None:
+    chart = Chart()
+    circle = (Join(1, 2, 5.0, 0.0), Join(2, 1, 5.0, 0.0), Join(1, 1, 1.0, 1.0))
+    chart.restore([Place("a", Position(1, 0.0, 0.0), SIZE, keep(glance(at(scope, 200, 200))), (), circle)], {"a"})
+    assert not chart.seen(Position(3, 0.0, 0.0), SIZE)
+    assert len(chart) == 1 and isinstance(chart.seen(Position(1, 0.0, 0.0), SIZE), bool)
 
 
 def test_seen_is_what_other_fields_cover_unless_a_cut_cell_is_whole_now(scope: Microscope) -> None:
