@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nca_edge.bands import OFF, softened, weights
 from nca_edge.planes import blurred, middle, percentile, rim
 from nca_edge.preprocess import absorbance, otsu, resize
 from nca_edge.records import Image32
@@ -112,77 +111,36 @@ class Outline:
     def discs(self, radius: np.float64) -> NDArray[np.float64]:
         """Of one radius, as ``vote`` gives them: where the votes, smoothed, are the most within a radius around.
 
-        A filter for maxima over the whole field took half of the time: few places have votes enough to be asked. Those are
-        found by a quick blur and told apart, as they are valued, by SciPy's sums.
+        A filter for maxima over the whole field took half of the time: few places have votes enough to be asked.
         """
+        from scipy import ndimage
+
         cell = max(1, int(radius / 4))  # coarse bins for large circles: the tolerance is a share of the radius anyway
         height, width = self.shape[0] // cell + 1, self.shape[1] // cell + 1
         bin_x = np.rint((self.x + radius * self.inward_x) / cell).astype(np.intp)
         bin_y = np.rint((self.y + radius * self.inward_y) / cell).astype(np.intp)
         inside = (bin_x >= 0) & (bin_x < width) & (bin_y >= 0) & (bin_y < height)
-        count = np.bincount(bin_y[inside] * width + bin_x[inside], minlength=height * width)
-        votes = Votes(count.reshape(height, width).astype(np.float32), float(max(0.2 * radius / cell, 0.5)))
-        peak_y, peak_x, smooth = votes.peaks(int(np.ceil(radius / cell)), 0.249 * radius / votes.sigma**2)
-        complete = smooth.astype(np.float64) * votes.sigma**2 / radius
-        kept = complete > 0.25
-        x, y, complete = peak_x[kept] * cell, peak_y[kept] * cell, complete[kept]
-        return np.stack([x, y, np.full(len(x), radius), complete], axis=-1)
+        votes = np.bincount(bin_y[inside] * width + bin_x[inside], minlength=height * width).reshape(height, width)
+        sigma = max(0.2 * radius / cell, 0.5)
+        reach = int(np.ceil(radius / cell))
+        smooth = np.zeros((height + 2 * reach, width + 2 * reach), np.float32)
+        ndimage.gaussian_filter(votes.astype(np.float32), sigma, output=smooth[reach:-reach, reach:-reach])
+        peaks = _peaks(smooth, reach, 0.249 * radius / sigma**2)
+        complete = smooth.ravel()[peaks] * sigma**2 / radius
+        peaks, complete = peaks[complete > 0.25], complete[complete > 0.25]
+        peak_y, peak_x = np.divmod(peaks, smooth.shape[1])
+        return np.stack([(peak_x - reach) * cell, (peak_y - reach) * cell, np.full(len(peaks), radius), complete], axis=-1)
 
 
-@dataclass(frozen=True, slots=True)
-class Votes:
-    """For circles of one radius, by their centres."""
-
-    count: Image32
-    """(height, width) float32, whole numbers."""
-    sigma: float
-    """Blur under which they are looked at, in bins."""
-
-    def peaks(self, reach: int, least: np.float64) -> tuple[NDArray[np.intp], NDArray[np.intp], Image32]:
-        """Rows, columns and blurred votes of the places above ``least`` that none within ``reach`` (a square) exceeds."""
-        height, width = self.count.shape
-        quick = np.zeros((height + 2 * reach, width + 2 * reach), np.float32)  # the rim, so wide, is 0
-        quick[reach:-reach, reach:-reach] = softened(self.count, self.sigma)
-        at, around = _almost_peaks(quick, reach, least * (1 - OFF))
-        if not len(at):
-            return at, at, np.empty(0, np.float32)
-        which, where = np.nonzero(quick.ravel()[around] >= quick.ravel()[at][:, None] * np.float32(1 - OFF))
-        rows, columns = np.divmod(around[which, where], quick.shape[1])
-        values = self.blurred(rows - reach, columns - reach)
-        highest = np.zeros(len(at), np.float32)
-        np.maximum.at(highest, which, values)
-        own = around[which, where] == at[which]  # one for each, in their order
-        best = (values[own] == highest) & (highest > least)
-        return rows[own][best] - reach, columns[own][best] - reach, values[own][best]
-
-    def blurred(self, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Image32:
-        """``scipy.ndimage.gaussian_filter`` at some places: (places,) float32."""
-        shares = weights(self.sigma)
-        beside = np.arange(len(shares)) - len(shares) // 2
-        y, x = (_mirrored(at[:, None] + beside, n) for at, n in zip((rows, columns), self.count.shape, strict=True))
-        window = self.count.ravel()[y[:, :, None] * self.count.shape[1] + x[:, None, :]]
-        down = (shares @ window.astype(np.float64)).astype(np.float32)
-        return np.asarray(down.astype(np.float64) @ shares, np.float32)
-
-
-def _mirrored(at: NDArray[np.intp], length: int) -> NDArray[np.intp]:
-    """Indices beyond the edge, mirrored at it."""
-    at = at % (2 * length)
-    return np.where(at < length, at, 2 * length - 1 - at)
-
-
-def _almost_peaks(values: Image32, reach: int, least: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Flat indices of the values above ``least`` that none within ``reach`` (a square) exceeds by more than rounding, and of
-    all in that square: (places,) and (places, (2 reach + 1)^2). The rim, so wide, is 0."""
+def _peaks(values: Image32, reach: int, least: float) -> NDArray[np.intp]:
+    """Flat indices of the values above ``least`` that none within ``reach`` (a square) exceeds; the rim, so wide, is 0."""
     flat, row = values.ravel(), values.shape[1]
     at = np.flatnonzero(flat > least)
     square = np.arange(-reach, reach + 1)
     for step in (1, row, max(1, reach // 2) * (row + 1), max(1, reach // 2) * (row - 1)):  # near ones first: most end here
-        level = flat[at] * np.float32(1 + OFF)
-        at = at[(level >= flat[at - step]) & (level >= flat[at + step])]
+        at = at[(flat[at] >= flat[at - step]) & (flat[at] >= flat[at + step])]
     around = at[:, None] + (square[:, None] * row + square[None, :]).ravel()
-    kept = flat[at] * np.float32(1 + OFF) >= flat[around].max(axis=1) if len(at) else np.zeros(0, np.bool_)
-    return at[kept], around[kept]
+    return at[flat[at] == flat[around].max(axis=1)] if len(at) else at
 
 
 def pale(discs: NDArray[np.float64], total: Image32) -> NDArray[np.float64]:

@@ -15,11 +15,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 from scipy import ndimage
 
-from nca_edge.bands import OFF, softened
+from nca_edge.bands import softened
 from nca_edge.planes import MANY, blurred, counted, middle, percentile, ranked, rim
 from nca_edge.quality.gate import _grey_percentile
 from nca_edge.samples import sample_fields
-from nca_edge.scale.voting import Votes, split
+from nca_edge.scale.voting import _peaks, split
 from nca_edge.threads import allowed, each, sharers
 
 
@@ -93,21 +93,16 @@ def test_ranks_percentiles_and_medians_are_numpys(seed: int, size: int, kind: st
 @given(st.integers(0, 2**32), st.integers(1, 90), st.integers(1, 90), st.floats(0.2, 30))
 def test_a_soft_blur_is_as_near_to_scipys_as_it_says(seed: int, height: int, width: int, sigma: float) -> None:
     plane = np.random.default_rng(seed).random((height, width)).astype(np.float32)
-    assert_allclose(softened(plane, sigma), ndimage.gaussian_filter(plane, sigma), rtol=OFF / 2, atol=1e-12)
+    assert_allclose(softened(plane, sigma), ndimage.gaussian_filter(plane, sigma), rtol=5e-6, atol=1e-12)
 
 
-@settings(max_examples=60)
-@given(st.integers(0, 2**32), st.integers(1, 6), st.sampled_from([0.5, 0.8, 1.6]), st.floats(0.2, 1.5))
-def test_peaks_of_votes_are_those_of_a_filter_for_maxima(seed: int, reach: int, sigma: float, least: float) -> None:
-    """Few levels and a field that repeats itself: many ties, which are all peaks."""
-    part = np.random.default_rng(seed).poisson(0.3, (20, 31)).astype(np.float32)
-    count = np.concatenate([part, part[:, ::-1]], axis=1)
-    smooth = ndimage.gaussian_filter(count, sigma)
-    maxima = ndimage.maximum_filter(smooth, 2 * reach + 1, mode="constant")
-    expected = np.nonzero((smooth == maxima) & (smooth > least))
-    rows, columns, values = Votes(count, sigma).peaks(reach, np.float64(least))
-    assert_array_equal((rows, columns), expected)
-    assert_array_equal(values, smooth[expected])
+@given(st.integers(0, 2**32), st.integers(1, 6))
+def test_peaks_are_those_of_a_filter_for_maxima(seed: int, reach: int) -> None:
+    rng = np.random.default_rng(seed)
+    inner = rng.integers(0, 9, (20, 31)).astype(np.float32)  # few levels: many ties, which are all peaks
+    padded = np.pad(inner, reach)
+    expected = np.flatnonzero((padded == ndimage.maximum_filter(padded, 2 * reach + 1)) & (padded > 5))
+    assert_array_equal(_peaks(padded, reach, 5.0), expected)
 
 
 @given(st.integers(0, 2**32), st.integers(1, 4000))
