@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
-from typing import TypeVar
+from typing import TypeVar, cast
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -66,6 +66,13 @@ def each(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
     for other in others:
         done |= other.result()
     return [done[number] for number in range(len(todo))]
+
+
+def both(one: Callable[[], T], other: Callable[[], R]) -> tuple[T, R]:
+    """What two calls return that do not hang on each other."""
+    calls: tuple[Callable[[], T | R], ...] = (one, other)
+    first, second = each(lambda call: call(), calls)
+    return cast(T, first), cast(R, second)
 
 
 @cache

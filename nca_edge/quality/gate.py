@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
 
 import numpy as np
 from PIL import Image
@@ -11,9 +10,9 @@ from PIL import Image
 from nca_edge.bands import softened
 from nca_edge.planes import middle, percentile
 from nca_edge.preprocess import absorbance, correct, field_background, otsu, resize
-from nca_edge.quality.focus import Sharpness, sharpness
+from nca_edge.quality.focus import sharpness
 from nca_edge.records import Image8, Image32, Quality, RedCells
-from nca_edge.threads import each
+from nca_edge.threads import both, each
 
 MIN_SIDE_PX = 64
 """Smaller images hold no whole cell at any magnification that shows a nucleus."""
@@ -74,37 +73,27 @@ def assess(rgb: Image8, corrected: Image32 | None = None) -> Quality:
         return _rejected("over-exposed: lower the lamp or the exposure time", 0.0)
     planes = _stain(rgb, corrected)
     total = planes[0] + planes[1] + planes[2]
-    sharp: list[Sharpness] = []
-    wrong: list[str] = []
-    looks: tuple[Callable[[], None], ...] = (
-        lambda: sharp.append(sharpness(total)),
-        lambda: wrong.extend(_nothing_to_see(planes, total)),
-    )
-    each(_called, looks)
+    sharp, wrong = both(lambda: sharpness(total), lambda: _nothing_to_see(planes, total))
     if wrong:
-        return _rejected(wrong[0], 0.0)
-    (found,) = sharp
-    focus = max(0.0, 1.0 - 1.0 / max(found.edges, 1e-6))
-    if found.edges < MIN_EDGES:
+        return _rejected(wrong, 0.0)
+    focus = max(0.0, 1.0 - 1.0 / max(sharp.edges, 1e-6))
+    if sharp.edges < MIN_EDGES:
         return _rejected("out of focus: turn the fine focus", focus)
-    if found.evenness < MIN_EVEN:
+    if sharp.evenness < MIN_EVEN:
         return _rejected("out of focus in one direction: let the stage rest", focus)
     return Quality(True, (), focus)
 
 
-def _called(look: Callable[[], None]) -> None:
-    look()
-
-
-def _nothing_to_see(planes: list[Image32], total: Image32) -> Iterator[str]:
-    """Why there is no smear in view, where there is none."""
+def _nothing_to_see(planes: list[Image32], total: Image32) -> str | None:
+    """Why there is no smear in view; None where there is one."""
     smooth = softened(total, max(total.shape) / WORK_SIDE)
     if percentile(smooth, 99) < MIN_ABSORBANCE:
-        yield "no cells in view: move to a stained part of the smear"
-    elif float(softened(smooth, 3.0).std()) < MIN_COARSE * float(smooth.std()):
-        yield "only noise in view: check the camera, its gain and the lamp"
-    elif colour(planes, smooth) < MIN_COLOUR:
-        yield "no stained smear in view: all colours are absorbed alike"
+        return "no cells in view: move to a stained part of the smear"
+    if float(softened(smooth, 3.0).std()) < MIN_COARSE * float(smooth.std()):
+        return "only noise in view: check the camera, its gain and the lamp"
+    if colour(planes, smooth) < MIN_COLOUR:
+        return "no stained smear in view: all colours are absorbed alike"
+    return None
 
 
 def assess_smear(quality: Quality, red: RedCells) -> Quality:
