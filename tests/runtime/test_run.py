@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from done import Call
+from fieldruns import Write, lines
 from PIL import Image
-from runs import Write, lines
 
 from nca_edge import RESEARCH_USE
 from nca_edge.bundle import load_bundle, shipped_models

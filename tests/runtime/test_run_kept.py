@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from done import Call
-from runs import Heard, Write, lines, request
+from fieldruns import Heard, Write, lines, request
 
 from nca_edge import runner
 from nca_edge.bundle import load_bundle, shipped_models

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from done import Call
+from fieldruns import CHOICE, Heard, Write, lines, request
 from PIL import Image
-from runs import CHOICE, Heard, Write, lines, request
 
 from nca_edge import runner
 from nca_edge.errors import UsageError
