@@ -42,8 +42,7 @@ def explanations(s: Source) -> str:
     r = s.results[FILE]
     kinds = [kind for kind in ("fp32", "int8") if kind in r]
     first: dict[str, Any] = r[kinds[0]]
-    told = [row for row in ROWS if row[2] in first[row[1]]]  # older files lack an order
-    rows = [(words, *(f"{r[kind][part][key]:.2f}" for kind in kinds)) for words, part, key in told]
+    rows = [(words, *(f"{r[kind][part][key]:.2f}" for kind in kinds)) for words, part, key in ROWS]
     rows += [(words, *(percent(r[kind][part][key]) for kind in kinds)) for words, part, key in SHARES]
     looks = first["several"]["looks"]
     rows += [(f"From {looks} looks: deletion", *(f"{r[kind]['several']['deletion']['ratio']:.2f}" for kind in kinds))]

@@ -136,10 +136,10 @@ def trust_rows() -> list[Row]:
     cells, tried, file = f"{t['n']} cells", f"{t['overlap']['n']} cells", "explanations.json"
     share = lambda value: f"{100 * value:.1f} %"  # noqa: E731
     deletion = f"{t['deletion']['ratio']:.2f}"
-    plain = t["deletion"].get("ratio_relevance_first")  # older files lack it
+    plain = f"{t['deletion']['ratio_relevance_first']:.2f}"
     return [
         ("area under the deletion curve, strongest channels first, against random order", deletion, cells, file),
-        *([("the same, in the order of absolute relevance", f"{plain:.2f}", cells, file)] if plain else []),
+        ("the same, in the order of absolute relevance", plain, cells, file),
         ("relevance that peaks in a grid cell which the mask touches", share(t["peaks"]["inside"]), cells, file),
         ("the same, where the middle of the grid cell is in the mask", share(t["peaks"]["center"]), cells, file),
         ("ten strongest channels that stay under rotation", share(t["overlap"]["rotation"]), tried, file),

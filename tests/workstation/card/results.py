@@ -17,7 +17,15 @@ OTHER = {"basophil": "eosinophil", "eosinophil": "basophil"}
 SWAPPED = {"basophil": 2, "eosinophil": 1}
 """How many cells of half b bear the other label; the tiny model names all drawn cells rightly."""
 
-RATIOS = {"strongest_first": 0.3, "speaking_first": 0.45, "random": 0.5, "ratio": 0.6, "ratio_speaking_first": 0.9}
+RATIOS = {
+    "strongest_first": 0.3,
+    "relevance_first": 0.35,
+    "speaking_first": 0.45,
+    "random": 0.5,
+    "ratio": 0.6,
+    "ratio_relevance_first": 0.7,
+    "ratio_speaking_first": 0.9,
+}
 TRUST = Trust(
     1000, 1.5, "training cells", RATIOS, {**RATIOS, "ratio": 1.25}, {},
     {"inside": 0.9, "center": 0.8, "mask": 0.25, "n": 990, "no_mask": 4, "large": 6},
