@@ -89,8 +89,8 @@ def _session(graph: bytes, threads: int, provider: str) -> Any:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    # its threads wait for the next call at full speed otherwise, for 30 ms and more: a call of many cells after one of a single
-    # cell took 1.3 times the time
+    # its threads wait for the next call at full speed otherwise, and take a core from a call of many cells after one of
+    # a single cell
     options.add_session_config_entry("session.force_spinning_stop", "1")
     options.enable_cpu_mem_arena = False  # the arena keeps twice the state's memory; no slower without it
     return ort.InferenceSession(graph, options, providers=_with_options(provider))

@@ -57,8 +57,8 @@ class PipeCamera:
         return {"locked": []}
 
     def lose(self) -> None:
-        """Given up until ``open``. Its end stays: the system ends a program that writes to a pipe that nobody reads,
-        and one that hung and went on in the half second before the next try never came back (13 of 100 cycles)."""
+        """Given up until ``open``. Its end stays: the system ends a program that writes to a pipe that nobody reads, and one
+        that hung and went on before the next try would never come back."""
 
     def _pour_out(self) -> None:
         """What was written while nobody read is no picture of now."""

@@ -14,7 +14,10 @@ State = Literal["open", "stale", "lost", "retry", "ended"]
 
 
 class Source(Protocol):
-    """One camera. It may be opened again after it was closed or lost, and is then the same camera with the same settings."""
+    """One camera. It may be opened again after it was closed or lost, and is then the same camera with the same settings.
+
+    One that must keep something while it is given up and tried again has ``lose``, which is then called in place of ``close``.
+    """
 
     name: str
     """What the user calls it, such as ``v4l2:0``."""
