@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from nca_edge.automaton import Architecture, Fire, Weights
 from nca_export.litert_writer import Graph
-from nca_export.quantize import Reach, equalise, narrow_head, quantized
+from nca_export.quantize import Reach, equalise
+from nca_export.rounding import narrow_head, quantized
 
 VALID = schema.Padding.VALID
 RELU, NONE = schema.ActivationFunctionType.RELU, schema.ActivationFunctionType.NONE
@@ -131,7 +132,7 @@ class _Drawing:
         if self.equal is None:
             first, bias, second = g.constant(weights["head1"]), weights["head1_bias"], weights["head2"]
         else:
-            narrow = narrow_head(weights)
+            narrow = narrow_head(weights, self.equal.reach.moments.pooled)
             stored = g.constant(narrow.head1, np.array([narrow.scale]))
             first = g.add("DEQUANTIZE", [stored], narrow.head1.shape, DEQUANTIZE_8)
             bias, second = narrow.head1_bias, narrow.head2
@@ -169,7 +170,8 @@ class _Drawing:
         g, weight = self.graph, self.weights[name]
         size = (weight.shape[0], 1, 1, weight.shape[1])
         if self.equal is not None:
-            numbers, scales = quantized(weight)
+            seen = self.equal.reach.moments
+            numbers, scales = quantized(weight, {"w1": seen.perceived, "w2": seen.hidden}[name])
             stored, version = g.constant(numbers.reshape(size), scales), HYBRID
         else:
             stored, version = g.constant(weight.reshape(size)), 1

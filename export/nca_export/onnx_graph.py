@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from nca_edge.automaton import Architecture, Fire, Weights
-from nca_export.quantize import NarrowHead
+from nca_export.rounding import NarrowHead
 
 CONTRIB = "com.microsoft"
 """Operators of ONNX Runtime's own."""

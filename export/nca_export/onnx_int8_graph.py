@@ -18,7 +18,8 @@ from onnx import TensorProto, numpy_helper
 
 from nca_edge.automaton import Architecture, Fire, Weights
 from nca_export.onnx_graph import CONTRIB, Graph, head
-from nca_export.quantize import LEVELS, Equalised, Reach, asymmetric, equalise, narrow_head, quantized
+from nca_export.quantize import LEVELS, Equalised, Reach, asymmetric, equalise
+from nca_export.rounding import narrow_head, quantized
 
 ONE = numpy_helper.from_array(np.ones(1, np.int64))
 
@@ -43,7 +44,8 @@ def build_onnx_int8(
         for name, after in zip(("state", "mask_state"), states, strict=True):
             if after == number:
                 g.output(drawing.plain(x), name, [a.grid, a.grid, a.channels])
-    head(g, a, weights, g.one("Transpose", ["state"], perm=[0, 3, 1, 2]), narrow_head(weights))
+    narrow = narrow_head(weights, reached.moments.pooled)
+    head(g, a, weights, g.one("Transpose", ["state"], perm=[0, 3, 1, 2]), narrow)
     return g.finish("image", [a.size, a.size, 3], contrib=True)
 
 
@@ -51,15 +53,15 @@ class _Drawing:
     """The parts of the automaton, channels last, as they are added to a graph; the states between them have alike channels."""
 
     def __init__(self, architecture: Architecture, equal: Equalised, probe: bool) -> None:
-        weights = equal.weights
+        weights, seen = equal.weights, equal.reach.moments
         self.graph, self.a, self.equal, self.probe, self.number = Graph(), architecture, equal, probe, 0
         self.image = ""
         """Pixels folded into channels: what the image channels hold from the first step to the last."""
         self.starts: dict[int, str] = {}
         self.around = ""
         self.factors = equal.perceived[: architecture.channels]
-        self.w1, self.w1_scales = quantized(weights["w1"])
-        self.w2, self.w2_scales = quantized(weights["w2"] * self.factors[:, None])
+        self.w1, self.w1_scales = quantized(weights["w1"], seen.perceived)
+        self.w2, self.w2_scales = quantized(weights["w2"] * self.factors[:, None], seen.hidden)
         self.kernels = {name: quantized(weights[name].reshape(architecture.channels, 9)) for name in ("k1", "k2")}
 
     def begin(self, number: int) -> None:

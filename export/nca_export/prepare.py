@@ -30,7 +30,7 @@ from nca_export.calibration import (
     probabilities,
 )
 from nca_export.onnx_graph import build_onnx
-from nca_export.quantize import Reach, reach
+from nca_export.quantize import Reach, moments, reach
 from nca_export.run import Run
 from nca_export.source import RELEASED_VIEW_UM, calibration_cells, normalised, own_statistics, released_cells, spread
 from nca_export.variants import Automaton
@@ -131,7 +131,7 @@ def prepare_bundle(bundle: Bundle, mask_step: int | None) -> Prepared:
         with np.load(io.BytesIO(bundle.contents[REACH]), allow_pickle=False) as archive:
             reached = Reach(archive["low"], archive["high"], archive["hidden"])
     automaton = Automaton(manifest.architecture, bundle.weights, bundle.fire, manifest.mask_step, reached)
-    return Prepared(manifest, automaton, bundle.golden_views, bundle.golden_views)
+    return _with_moments(Prepared(manifest, automaton, bundle.golden_views, bundle.golden_views))
 
 
 def prepare_released(file: Path, data: Path | None, say: Callable[[str], None]) -> Prepared:
@@ -175,7 +175,16 @@ def channel_means(run: Run, cells: Image8) -> tuple[float, ...]:
 
 def _with_reach(prepared: Prepared) -> Prepared:
     m, cells = prepared.automaton, prepared.normalised(prepared.cells)
-    return replace(prepared, automaton=replace(m, reach=reach(m.architecture, m.weights, m.fire, cells)))
+    return _with_moments(replace(prepared, automaton=replace(m, reach=reach(m.architecture, m.weights, m.fire, cells))))
+
+
+def _with_moments(prepared: Prepared) -> Prepared:
+    """Of the golden cells, which a bundle keeps: exported again it rounds its weights as the run did."""
+    m = prepared.automaton
+    if m.reach is None:
+        return prepared
+    seen = moments(m.architecture, m.weights, m.fire, prepared.normalised(prepared.golden))
+    return replace(prepared, automaton=replace(m, reach=replace(m.reach, moments=seen)))
 
 
 def _automaton(run: Run, mask_step: int | None) -> Automaton:

@@ -1,8 +1,8 @@
-"""What 8 bits need: scales of weights, the reach of each step on real cells, channels made alike before they are rounded."""
+"""What 8 bits need: what the steps hold on real cells, and channels made alike before they are rounded."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from nca_edge.automaton import Architecture, Fire, Weights
 from nca_edge.backends import NumpyBackend, firing_lines
 from nca_edge.records import Image32
+from nca_export.rounding import LEAST, Moments
 
 LEVELS = 255
 ALPHA = 0.5
 """How much of a channel's reach moves from the activations into the weights."""
-LEAST = np.float32(1e-6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,8 @@ class Reach:
     """(steps, 3 * channels) largest; 0 or above."""
     hidden: NDArray[np.float32]
     """(steps, hidden) largest of the hidden layer."""
+    moments: Moments = field(default_factory=Moments)
+    """Of what the layers read."""
 
     def widest(self, step: int) -> tuple[float, float, float]:
         """Least and largest of all that is perceived in a step, and the largest of the hidden layer."""
@@ -51,6 +53,22 @@ def reach(architecture: Architecture, weights: Weights, fire: Fire, images: Imag
             hidden[n] = np.maximum(hidden[n], backend.hidden(perceived).max(0))
             backend.step(state, step)
     return Reach(low, high, hidden)
+
+
+def moments(architecture: Architecture, weights: Weights, fire: Fire, images: Image32) -> Moments:
+    """Run normalised cells (n, size, size, 3) through the reference and sum up what its layers read."""
+    backend, a = NumpyBackend(architecture, weights, fire), architecture
+    read, between, pooled = (np.zeros((n, n)) for n in (3 * a.channels, a.hidden, a.features))
+    for state in map(backend.seed_state, images):
+        for step in fire:
+            perceived = backend.perception(state, firing_lines(step))
+            hidden, flat = backend.hidden(perceived), perceived.reshape(-1, 3 * a.channels)
+            read += flat.T @ flat
+            between += hidden.T @ hidden
+            backend.step(state, step)
+        last = backend.pool(state)
+        pooled += np.outer(last, last)
+    return Moments(read, between, pooled)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +104,8 @@ def equalise(weights: Weights, reached: Reach) -> Equalised:
     made["w1"] = (weights["w1"] / columns * hidden[:, None]).astype(np.float32)
     made["w1_bias"] = weights["w1_bias"] * hidden
     made["w2"] = (weights["w2"] / hidden).astype(np.float32)
-    ends = reached.low * columns, reached.high * columns
-    return Equalised(made, columns, hidden, Reach(np.minimum(*ends), np.maximum(*ends), reached.hidden * hidden))
+    ends, seen = (reached.low * columns, reached.high * columns), reached.moments.multiplied(columns, hidden)
+    return Equalised(made, columns, hidden, Reach(np.minimum(*ends), np.maximum(*ends), reached.hidden * hidden, seen))
 
 
 def _balance(reached: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -96,42 +114,6 @@ def _balance(reached: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArr
     logs = np.clip(np.log(factors) - np.log(factors).mean(), -4, 4)  # a channel that nobody reads must not run away
     balanced: NDArray[np.float32] = np.exp(logs).astype(np.float32)
     return balanced
-
-
-def quantized(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """(rows, columns) -> int8 of the same shape, and the (rows,) scale that each row is divided by.
-
-    A row of zeros has scale 1: with 0 LiteRT's delegate silently refuses the layer.
-    """
-    scales = np.abs(weight).max(1) / np.float32(127)
-    scales = np.where(scales > 0, scales, np.float32(1)).astype(np.float32)
-    return np.round(weight / scales[:, None]).astype(np.int8), scales
-
-
-@dataclass(frozen=True, slots=True)
-class NarrowHead:
-    """The head with its large matrix in 8 bits: small to store, computed in float32."""
-
-    head1: NDArray[np.int8]
-    """(head, features)"""
-    scale: np.float32
-    """Of all of ``head1``."""
-    head1_bias: NDArray[np.float32]
-    head2: NDArray[np.float32]
-
-
-def narrow_head(weights: Weights) -> NarrowHead:
-    """One scale serves all rows after each was multiplied to reach equally far; a ReLU lets ``head2`` take the factor back."""
-    largest = np.maximum(np.abs(weights["head1"]).max(1), LEAST)
-    rows = (np.exp(np.log(largest).mean()) / largest).astype(np.float32)
-    equal = weights["head1"] * rows[:, None]
-    scale = np.float32(np.abs(equal).max() / 127)
-    return NarrowHead(
-        np.round(equal / scale).astype(np.int8),
-        scale,
-        weights["head1_bias"] * rows,
-        (weights["head2"] / rows).astype(np.float32),
-    )
 
 
 def asymmetric(low: float, high: float) -> tuple[np.float32, np.uint8]:

@@ -14,6 +14,7 @@ import logging
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from nca_export import litert_graph, onnx_int8_graph
 from nca_export.parity import trace
 from nca_export.prepare import prepare_bundle, prepare_released
 from nca_export.quantize import LEVELS, Equalised, Reach
+from nca_export.rounding import Moments
 from nca_export.source import spread
 from nca_export.variants import Automaton, build, runner
 from tests.benchmarks.parity import of_classes, views_of
@@ -42,6 +44,8 @@ STYLES = {
     "stock ONNX Runtime, dynamic": {"color": "#009E73", "linestyle": "--"},
     "ours, ONNX, channels as they are": {"color": "#0072B2", "linestyle": "--"},
     "ours, LiteRT, channels as they are": {"color": "#D55E00", "linestyle": "--"},
+    "ours, ONNX, weights rounded singly": {"color": "#0072B2", "linestyle": "-."},
+    "ours, LiteRT, weights rounded singly": {"color": "#D55E00", "linestyle": "-."},
     "ours, ONNX": {"color": "#0072B2", "linewidth": 2.4},
     "ours, LiteRT": {"color": "#D55E00", "linewidth": 2.4},
 }
@@ -53,8 +57,10 @@ QUANTIZED = {
     "stock ONNX Runtime, dynamic": "the weights of all layers, one scale each; their inputs, one scale for each call",
     "ours, ONNX, channels as they are": STATIC,
     "ours, LiteRT, channels as they are": DYNAMIC,
-    "ours, ONNX": f"{STATIC}; channels made alike",
-    "ours, LiteRT": f"{DYNAMIC}; channels made alike",
+    "ours, ONNX, weights rounded singly": f"{STATIC}; channels made alike",
+    "ours, LiteRT, weights rounded singly": f"{DYNAMIC}; channels made alike",
+    "ours, ONNX": f"{STATIC}; channels made alike, weights rounded together",
+    "ours, LiteRT": f"{DYNAMIC}; channels made alike, weights rounded together",
 }
 """What each scheme holds in 8 bits; the rest of it is float32."""
 SHOWN = (1, 16, 64)
@@ -71,7 +77,7 @@ def unequal(weights: Weights, reached: Reach) -> Equalised:
 
 @contextmanager
 def channels_as_they_are() -> Iterator[None]:
-    """Our graphs without equalised channels."""
+    """Our graphs without equalised channels, their weights rounded together all the same."""
     kept = onnx_int8_graph.equalise
     for module in (onnx_int8_graph, litert_graph):
         module.equalise = unequal  # type: ignore[attr-defined]
@@ -127,8 +133,12 @@ def schemes(automaton: Automaton, calibration: Image32) -> Iterator[tuple[str, C
     """Name, and what loads the scheme: the paper's graphs with all their insides do not fit into memory side by side."""
     names = {"onnx": "ONNX", "litert": "LiteRT"}
 
-    def ours(form: str) -> Scheme:
+    def ours(form: str, automaton: Automaton = automaton) -> Scheme:
         return runner(form, build(form, "int8", automaton, probe=True))
+
+    def singly(form: str) -> Scheme:
+        reached = replace(automaton.reach, moments=Moments()) if automaton.reach else None
+        return ours(form, replace(automaton, reach=reached))
 
     def as_they_are(form: str) -> Scheme:
         with channels_as_they_are():
@@ -139,6 +149,8 @@ def schemes(automaton: Automaton, calibration: Image32) -> Iterator[tuple[str, C
     yield "stock ONNX Runtime, dynamic", lambda: runner("onnx", stock(automaton, calibration, False))
     for form, name in names.items():
         yield f"ours, {name}, channels as they are", partial(as_they_are, form)
+    for form, name in names.items():
+        yield f"ours, {name}, weights rounded singly", partial(singly, form)
     for form, name in names.items():
         yield f"ours, {name}", partial(ours, form)
 
