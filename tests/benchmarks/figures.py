@@ -63,6 +63,12 @@ def naming_rows() -> list[Row]:
             for clinic in read("clinics.json")["sets"]
         ),
         ("five groups right in fields of another clinic (chula)", right, f"{away['found']} cells", "naming.json"),
+        (
+            "cells that count there (whole, no artefact) and are boxed white cells",
+            percent(away["counted_true"] / away["counted"], away["counted_interval"]),
+            f"{away['counted']} cells",
+            "naming.json",
+        ),
         *steadiness_rows(),
     ]
 

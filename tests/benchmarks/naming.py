@@ -48,6 +48,8 @@ def measure(folder: Path, every: int) -> dict[str, Any]:
             x, y = cell.detection.box.center
             truth = next((t for t in free if t[1] <= x <= t[1] + t[3] and t[2] <= y <= t[2] + t[4]), None)
             label = cell.prediction.label
+            counts["counted"] += cell.counted
+            counts["counted_true"] += cell.counted and truth is not None
             if truth is None:
                 counts["false_artefact" if label == "artefact" else "false_cell"] += 1
                 continue
@@ -62,6 +64,7 @@ def measure(folder: Path, every: int) -> dict[str, Any]:
     return {
         "set": folder.name, "model": manifest.name, "manifest_sha256": classifier.bundle.sha256, **counts,
         "right_interval": clopper_pearson(counts["right"], max(counts["found"], 1)),
+        "counted_interval": clopper_pearson(counts["counted_true"], max(counts["counted"], 1)),
         "answers": [[truth, answer, n] for (truth, answer), n in sorted(answers.items())],
     }  # fmt: skip
 
@@ -78,6 +81,7 @@ def main() -> None:
     print(
         f"{r['set']}: {r['fields']} fields, {r['found']} of {r['true']} true cells found, {r['artefact']} of them as artefact"
     )
+    print(f"{r['counted']} count (whole, no artefact), of these {r['counted_true']} boxed")
     print(f"group right: {r['right'] / found:.3f} ({low:.3f} - {high:.3f}); sure {r['sure']}, of these right {r['sure_right']}")
     print(f"finds without a box: {r.get('false_cell', 0)} named as cells, {r.get('false_artefact', 0)} called artefact")
     for truth, answer, n in r["answers"]:
