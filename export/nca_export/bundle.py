@@ -138,6 +138,6 @@ def _contents(prepared: Prepared, graphs: dict[str, bytes], measured: list[dict[
                 logits[f"{form.name}-{precision}"] = runner(form.name, graphs[file])(golden)["logits"]
     files = dict(graphs)
     if m.reach is not None:
-        files[REACH] = packed({"low": m.reach.low, "high": m.reach.high, "hidden": m.reach.hidden})
+        files[REACH] = packed({name: getattr(m.reach, name) for name in ("low", "high", "hidden", "delta")})
     manifest = replace(prepared.manifest, metrics={**prepared.manifest.metrics, "variants": measured})
     return Contents(manifest, m.weights, m.fire, {"views": prepared.golden, **logits}, files)

@@ -6,6 +6,7 @@ once.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import flatbuffers
@@ -17,10 +18,49 @@ OP = schema.BuiltinOperator
 TYPES = {
     "<f4": schema.TensorType.FLOAT32, "<i4": schema.TensorType.INT32, "|i1": schema.TensorType.INT8,
 }  # fmt: skip
+VERSIONS_8 = {"CONCATENATION": 2, "CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "DEQUANTIZE": 2, "SLICE": 2}
+"""Versions of the operators that take int8; all others are of version 1."""
+MOVERS = ("CONCATENATION", "RESHAPE", "SLICE")
+"""Operators that leave numbers as they are: what comes out has the type and the scale of what goes in."""
+Scale = tuple[float, int]
+"""Of a tensor in int8: it stands for scale * (number - zero point)."""
 _IDENTIFIER = b"TFL3"
 _VERSION = 3
 _BYTE_CODES = 127
 """Codes up to this one stand in the old byte field too, which old runtimes read."""
+
+
+def _once(table: Any) -> Any:
+    """The table, to be stored in one place however many tensors or operators point to it."""
+    place: list[int] = []
+    pack = table.Pack
+
+    def packed(builder: flatbuffers.Builder) -> int:
+        if not place:
+            place.append(int(pack(builder)))
+        return place[0]
+
+    table.Pack = packed
+    return table
+
+
+class _Quantization(schema.QuantizationParametersT):  # type: ignore[misc]
+    """Scales and zero points; the latter are eight bytes each, and stored once for all tensors that have the same."""
+
+    def __init__(self, scales: list[float], zero: int, axis: int, places: dict[tuple[int, int], int]) -> None:
+        super().__init__()
+        self.scale, self.zeroPoint, self.quantizedDimension = scales, [zero] * len(scales), axis
+        self._key, self._places = (zero, len(scales)), places
+
+    def Pack(self, builder: flatbuffers.Builder) -> int:
+        if self._key not in self._places:
+            self._places[self._key] = builder.CreateNumpyVector(np.array(self.zeroPoint, np.int64))
+        scales = builder.CreateNumpyVector(np.array(self.scale, np.float32))
+        schema.QuantizationParametersStart(builder)
+        schema.QuantizationParametersAddScale(builder, scales)
+        schema.QuantizationParametersAddZeroPoint(builder, self._places[self._key])
+        schema.QuantizationParametersAddQuantizedDimension(builder, self.quantizedDimension)
+        return int(schema.QuantizationParametersEnd(builder))
 
 
 class Graph:
@@ -36,13 +76,24 @@ class Graph:
         self._codes: dict[tuple[int, int], int] = {}
         self._buffers: dict[bytes, int] = {}
         self._constants: dict[tuple[Any, ...], int] = {}
+        self._tables: dict[tuple[Any, ...], Any] = {}
+        """Scales and options that are alike, by what they say."""
+        self._zeros: dict[tuple[int, int], int] = {}
 
-    def tensor(self, name: str, shape: tuple[int, ...], kind: int = schema.TensorType.FLOAT32) -> int:
-        """A tensor that is computed or given; a first size of -1 is 1 until a caller asks for more."""
+    def tensor(
+        self, name: str | None, shape: tuple[int, ...], kind: int = schema.TensorType.FLOAT32, signed: bool = True
+    ) -> int:
+        """A tensor that is computed or given; a first size of -1 is 1 until a caller asks for more.
+
+        Parameters
+        ----------
+        name : of an input or output; None: none that means anything
+        signed : say which size is free; where an operator tells, the runtime works it out
+        """
         made = schema.TensorT()
-        made.name, made.type, made.buffer, made.hasRank = f"{name}_{len(self._graph.tensors)}", kind, 0, True
+        made.name, made.type, made.buffer, made.hasRank = name or f"{len(self._graph.tensors):x}", kind, 0, True
         made.shape = [abs(size) for size in shape]
-        if shape[0] == -1:
+        if signed and shape[0] == -1:
             made.shapeSignature = list(shape)
         self._graph.tensors.append(made)
         return len(self._graph.tensors) - 1
@@ -51,22 +102,33 @@ class Graph:
         """Sizes of a tensor; of a first one that is free, 1."""
         return list(self._graph.tensors[tensor].shape)
 
-    def constant(self, array: NDArray[Any], scales: NDArray[np.float32] | None = None) -> int:
-        """A stored array; with ``scales`` int8 numbers stand for themselves times the scale: of the tensor, or of each row."""
+    def constant(self, array: NDArray[Any], scales: NDArray[np.float32] | None = None, axis: int = 0) -> int:
+        """A stored array; ``scales``: integers stand for themselves times the scale of all, or of each place on ``axis``."""
         array = np.ascontiguousarray(array)
         raw = array.tobytes()
-        key = (array.dtype.str, array.shape, raw, None if scales is None else scales.tobytes())
+        key = (array.dtype.str, array.shape, raw, axis, None if scales is None else scales.tobytes())
         if key not in self._constants:
-            number = self.tensor("constant", array.shape, TYPES[array.dtype.str])
+            number = self.tensor(None, array.shape, TYPES[array.dtype.str])
             made = self._graph.tensors[number]
             made.buffer = self._buffer(raw)
             if scales is not None:
-                quantization = schema.QuantizationParametersT()
-                quantization.scale, quantization.zeroPoint = scales.tolist(), [0] * len(scales)
-                quantization.quantizedDimension = 0
-                made.quantization = quantization
+                made.quantization = self._quantization(scales.tolist(), 0, axis)
             self._constants[key] = number
         return self._constants[key]
+
+    def _quantization(self, scales: list[float], zero: int, axis: int = 0) -> Any:
+        return self._shared(("scale", *scales, zero, axis), lambda: _Quantization(scales, zero, axis, self._zeros))
+
+    def _options(self, name: str, options: dict[str, Any]) -> Any:
+        made = getattr(schema, f"{name}T")()
+        for key, value in options.items():
+            setattr(made, key, value)
+        return self._shared((name, repr(options)), lambda: made)
+
+    def _shared(self, key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
+        if key not in self._tables:
+            self._tables[key] = _once(make())
+        return self._tables[key]
 
     def _buffer(self, raw: bytes) -> int:
         if raw not in self._buffers:
@@ -76,26 +138,58 @@ class Graph:
             self._buffers[raw] = len(self._model.buffers) - 1
         return self._buffers[raw]
 
-    def add(self, kind: str, inputs: list[int], shape: tuple[int, ...], version: int = 1, **options: Any) -> int:
+    def add(self, kind: str, inputs: list[int], shape: tuple[int, ...], into: Scale | None = None, **options: Any) -> int:
         """An operator with one output of that shape.
 
         Parameters
         ----------
         kind : as in the schema, such as ``CONV_2D``
-        version : of the operator, which says what types it takes
+        into : scale and zero point of an int8 output; None: float32, or as the input where the operator only moves it
         options : of the operator's table, such as ``padding``
         """
-        output = self.tensor(kind.lower(), shape)
+        output = self.tensor(None, shape, signed=kind == "SLICE")
+        first, made = self._graph.tensors[inputs[0]], self._graph.tensors[output]
+        if kind in MOVERS:
+            made.type, made.quantization = first.type, first.quantization
+        elif into is not None:
+            made.type, made.quantization = schema.TensorType.INT8, self._quantization([into[0]], into[1])
         operator = schema.OperatorT()
+        version = VERSIONS_8.get(kind, 1) if first.type == schema.TensorType.INT8 else 1
         operator.opcodeIndex = self._code(getattr(OP, kind), version)
         operator.inputs, operator.outputs = inputs, [output]
         if name := _OPTIONS.get(kind):
-            table = getattr(schema, f"{name}T")()
-            for key, value in options.items():
-                setattr(table, key, value)
-            operator.builtinOptionsType, operator.builtinOptions = getattr(schema.BuiltinOptions, name), table
+            operator.builtinOptionsType = getattr(schema.BuiltinOptions, name)
+            operator.builtinOptions = self._options(name, options)
         self._graph.operators.append(operator)
         return output
+
+    def slice(self, x: int, axis: int, start: int, shape: tuple[int, ...]) -> int:
+        """What lies from ``start`` on along an axis."""
+        begin = np.zeros(len(shape), np.int32)
+        begin[axis] = start
+        return self.add("SLICE", [x, self.constant(begin), self.constant(np.array(shape, np.int32))], shape)
+
+    def reshape(self, x: int, shape: tuple[int, ...]) -> int:
+        """The same numbers in another shape."""
+        return self.add("RESHAPE", [x, self.constant(np.array(shape, np.int32))], shape, newShape=list(shape))
+
+    def concatenate(self, parts: list[int], axis: int, shape: tuple[int, ...]) -> int:
+        """Side by side along an axis; int8 parts have one scale."""
+        return self.add("CONCATENATION", parts, shape, axis=axis, fusedActivationFunction=schema.ActivationFunctionType.NONE)
+
+    def reflected(self, x: int, rows: tuple[int, int], columns: tuple[int, int]) -> int:
+        """(n, grid, grid, channels), reflected by 0 or 1 lines at the ends of both axes.
+
+        MIRROR_PAD would split the delegate's graph: twice the time.
+        """
+        n, shape = self.shape(x)[1], [-1, *self.shape(x)[1:]]
+        for axis, ends in ((1, rows), (2, columns)):
+            line = tuple([*shape[:axis], 1, *shape[axis + 1 :]])
+            before = [self.slice(x, axis, 1, line)] if ends[0] else []
+            after = [self.slice(x, axis, n - 2, line)] if ends[1] else []
+            shape[axis] = n + sum(ends)
+            x = self.concatenate([*before, x, *after], axis, tuple(shape))
+        return x
 
     def _code(self, builtin: int, version: int) -> int:
         if (builtin, version) not in self._codes:
@@ -122,6 +216,7 @@ _OPTIONS = {
     "CONV_2D": "Conv2DOptions",
     "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions", "DEQUANTIZE": "DequantizeOptions",
     "FULLY_CONNECTED": "FullyConnectedOptions", "MAX_POOL_2D": "Pool2DOptions", "MUL": "MulOptions", "PAD": "PadOptions",
+    "QUANTIZE": "QuantizeOptions",
     "RESHAPE": "ReshapeOptions", "SLICE": "SliceOptions", "SPACE_TO_DEPTH": "SpaceToDepthOptions",
 }  # fmt: skip
 """Operator -> the table of its options."""

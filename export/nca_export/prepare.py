@@ -56,6 +56,8 @@ at home, where the two lie far apart, the further shift costs none of half a's 1
 them all half way to blood cost calibration at home (expected error 0.033 for 0.020) and gained no more."""
 
 
+FEW = np.float32(1.25)
+"""Six cells show less of how far a change may reach than 64 do."""
 REACH = "reach.npz"
 """What the steps hold on real cells: with it a bundle gets int8 variants without any data."""
 
@@ -129,9 +131,19 @@ def prepare_bundle(bundle: Bundle, mask_step: int | None) -> Prepared:
     reached = None
     if REACH in bundle.contents:
         with np.load(io.BytesIO(bundle.contents[REACH]), allow_pickle=False) as archive:
-            reached = Reach(archive["low"], archive["high"], archive["hidden"])
+            kept = dict(archive)
+        low, high, hidden = (kept[name] for name in ("low", "high", "hidden"))
+        reached = Reach(low, high, hidden, kept["delta"] if "delta" in kept else _golden_delta(bundle))
     automaton = Automaton(manifest.architecture, bundle.weights, bundle.fire, manifest.mask_step, reached)
     return _with_moments(Prepared(manifest, automaton, bundle.golden_views, bundle.golden_views))
+
+
+def _golden_delta(bundle: Bundle) -> NDArray[np.float32]:
+    """How far the golden cells change: earlier bundles do not say how far their training cells did."""
+    m = bundle.manifest
+    mean, std = (np.asarray(values, np.float32) for values in (m.mean, m.std))
+    cells = normalised(bundle.golden_views, mean, std)
+    return reach(m.architecture, bundle.weights, bundle.fire, cells).delta * FEW
 
 
 def prepare_released(file: Path, data: Path | None, say: Callable[[str], None]) -> Prepared:

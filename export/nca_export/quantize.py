@@ -27,6 +27,8 @@ class Reach:
     """(steps, 3 * channels) largest; 0 or above."""
     hidden: NDArray[np.float32]
     """(steps, hidden) largest of the hidden layer."""
+    delta: NDArray[np.float32]
+    """(steps, channels) largest change, of either sign."""
     moments: Moments = field(default_factory=Moments)
     """Of what the layers read."""
 
@@ -40,7 +42,7 @@ def reach(architecture: Architecture, weights: Weights, fire: Fire, images: Imag
     backend, a = NumpyBackend(architecture, weights, fire), architecture
     states = [backend.seed_state(image) for image in images]
     low, high = np.zeros((2, a.steps, 3 * a.channels), np.float32)
-    hidden = np.full((a.steps, a.hidden), LEAST, np.float32)
+    hidden, delta = np.full((a.steps, a.hidden), LEAST, np.float32), np.zeros((a.steps, a.channels), np.float32)
     for n, step in enumerate(fire):
         lines = firing_lines(step)
         for state in states:
@@ -50,9 +52,11 @@ def reach(architecture: Architecture, weights: Weights, fire: Fire, images: Imag
                 neighbours = part.reduce(state, axis=(0, 1))  # they too are rounded
                 extreme[: a.channels] = part(extreme[: a.channels], neighbours)
                 whole[n] = part(whole[n], extreme)
-            hidden[n] = np.maximum(hidden[n], backend.hidden(perceived).max(0))
+            between = backend.hidden(perceived)
+            hidden[n] = np.maximum(hidden[n], between.max(0))
+            delta[n] = np.maximum(delta[n], np.abs(between @ weights["w2"].T).max(0))
             backend.step(state, step)
-    return Reach(low, high, hidden)
+    return Reach(low, high, hidden, delta)
 
 
 def moments(architecture: Architecture, weights: Weights, fire: Fire, images: Image32) -> Moments:
@@ -105,7 +109,8 @@ def equalise(weights: Weights, reached: Reach) -> Equalised:
     made["w1_bias"] = weights["w1_bias"] * hidden
     made["w2"] = (weights["w2"] / hidden).astype(np.float32)
     ends, seen = (reached.low * columns, reached.high * columns), reached.moments.multiplied(columns, hidden)
-    return Equalised(made, columns, hidden, Reach(np.minimum(*ends), np.maximum(*ends), reached.hidden * hidden, seen))
+    largest = reached.hidden * hidden, reached.delta * np.abs(state)
+    return Equalised(made, columns, hidden, Reach(np.minimum(*ends), np.maximum(*ends), *largest, seen))
 
 
 def _balance(reached: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -116,7 +121,13 @@ def _balance(reached: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArr
     return balanced
 
 
-def asymmetric(low: float, high: float) -> tuple[np.float32, np.uint8]:
-    """Scale and zero point by which 0..255 span the range, 0 exactly included."""
-    scale = np.float32((high - low) / LEVELS)
+def asymmetric(low: float, high: float, grades: int = 0) -> tuple[np.float32, np.uint8]:
+    """Scale and zero point by which 0..255 span the range, 0 exactly included.
+
+    Parameters
+    ----------
+    grades : the scale is the nearest of so many to an octave; 0: of any size
+    """
+    exact = (high - low) / LEVELS
+    scale = np.float32(2 ** (np.round(np.log2(exact) * grades) / grades) if grades else exact)
     return scale, np.uint8(np.clip(round(-low / float(scale)), 0, LEVELS))

@@ -38,14 +38,14 @@ class Moments:
 def quantized(weight: NDArray[np.float32], moment: Second | None = None) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """(rows, columns) -> int8 of the same shape, and the (rows,) scale that each row is divided by.
 
-    A row of zeros has scale 1: with 0 LiteRT's delegate silently refuses the layer.
+    A row of zeros has the largest scale of the others: with 0, or one far from theirs, LiteRT's delegate refuses the layer.
 
     Parameters
     ----------
     moment : (columns, columns) second moments of what the weights are multiplied by; None: all are rounded to the nearest
     """
     scales = np.abs(weight).max(1) / np.float32(127)
-    scales = np.where(scales > 0, scales, np.float32(1)).astype(np.float32)
+    scales = np.where(scales > 0, scales, scales.max() or np.float32(1)).astype(np.float32)
     return _rounded(weight / scales[:, None], moment), scales
 
 

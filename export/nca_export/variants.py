@@ -14,6 +14,7 @@ from nca_edge.backends.litert import signature_runner
 from nca_edge.errors import UsageError
 from nca_edge.records import Image32
 from nca_export.litert_graph import build_litert
+from nca_export.litert_int8_graph import build_litert_int8
 from nca_export.onnx_graph import build_onnx
 from nca_export.onnx_int8_graph import build_onnx_int8
 from nca_export.quantize import Reach
@@ -29,7 +30,7 @@ class Automaton:
     mask_step: int | None = None
     """Step whose state gives the mask; None: the last."""
     reach: Reach | None = None
-    """What its steps hold on real cells; int8 in ONNX needs it."""
+    """What its steps hold on real cells; int8 needs it."""
 
 
 def build(form: str, precision: str, automaton: Automaton, probe: bool = False) -> bytes:
@@ -50,11 +51,11 @@ def build(form: str, precision: str, automaton: Automaton, probe: bool = False) 
     m = replace(automaton, weights={**automaton.weights, "w2": w2})
     if precision == "int8" and m.reach is None:
         raise UsageError("int8 needs cells to find its scales with, and this bundle keeps none; export the run again.")
-    if form == "litert":
-        return build_litert(m.architecture, m.weights, m.fire, m.mask_step, m.reach if precision == "int8" else None, probe)
     if m.reach is None or precision == "fp32":
-        return build_onnx(m.architecture, m.weights, m.fire, m.mask_step, probe)
-    return build_onnx_int8(m.architecture, m.weights, m.fire, m.reach, m.mask_step, probe)
+        plain = {"onnx": build_onnx, "litert": build_litert}[form]
+        return plain(m.architecture, m.weights, m.fire, m.mask_step, probe)
+    small = {"onnx": build_onnx_int8, "litert": build_litert_int8}[form]
+    return small(m.architecture, m.weights, m.fire, m.reach, m.mask_step, probe)
 
 
 def runner(form: str, graph: bytes, threads: int = 1) -> Callable[[Image32], dict[str, NDArray[Any]]]:

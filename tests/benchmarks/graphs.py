@@ -31,11 +31,11 @@ from nca_edge.backends import LitertBackend, OnnxBackend
 from nca_edge.backends.litert import signature_runner
 from nca_edge.formats import FORMATS
 from nca_edge.records import Image32
-from nca_export import litert_graph, onnx_graph, onnx_int8_graph
+from nca_export import litert_graph, litert_int8_graph, onnx_graph, onnx_int8_graph
 from nca_export.quantize import equalise, reach
 from nca_export.variants import Automaton, build, runner
 from nca_train.model import NCA
-from tests.benchmarks.int8_error import stock
+from tests.benchmarks.int8_error import stock, stock_litert
 from tests.benchmarks.training_step import Plain
 
 BLOCKS = (1, 4, 16)
@@ -68,6 +68,7 @@ def instead(m: Automaton) -> dict[str, Run]:
         warnings.simplefilter("ignore")
         torch.onnx.export(model, (torch.zeros(1, 64, 64, 3),), stream, input_names=["image"], dynamo=False)
     image = noise(m.architecture)
+    dynamic = runner("litert", stock_litert(m, False))
     sessions = {
         "plain export": _session(stream.getvalue()),
         "stock static int8": _session(stock(m, image, True, False)),
@@ -78,7 +79,7 @@ def instead(m: Automaton) -> dict[str, Run]:
         with torch.inference_mode():
             model(torch.from_numpy(image))
 
-    runs: dict[str, Run] = {"plain PyTorch": eager}
+    runs: dict[str, Run] = {"plain PyTorch": eager, "stock LiteRT dynamic int8": lambda: dynamic(image)}
     for name, session in sessions.items():
         runs[name] = lambda session=session: session.run(None, {"image": image})  # type: ignore[misc]
     return runs
@@ -108,11 +109,7 @@ def block(form: str, precision: str, m: Automaton, first: int, steps: int) -> by
     a, shape = m.architecture, [m.architecture.grid, m.architecture.grid, m.architecture.channels]
     phases = [int(phase) for phase in m.fire[first : first + steps]]
     if form == "litert":
-        drawing = litert_graph._Drawing(a, m.weights, m.reach if precision == "int8" else None, False)
-        x = state = drawing.graph.tensor("state", (-1, *shape))
-        for phase in phases:
-            x = drawing.half_step(x, phase)
-        return drawing.graph.finish({"state": state}, {"after": x})
+        return _litert_block(m, precision, phases, first)
     if precision == "fp32":
         g = onnx_graph.Graph()
         y = g.one("Transpose", ["state"], perm=[0, 3, 1, 2])
@@ -131,10 +128,28 @@ def block(form: str, precision: str, m: Automaton, first: int, steps: int) -> by
     return eight.graph.finish("state", shape, contrib=True)
 
 
+def _litert_block(m: Automaton, precision: str, phases: list[int], first: int) -> bytes:
+    a = m.architecture
+    shape = (-1, a.grid, a.grid, a.channels)
+    if m.reach is None or precision == "fp32":
+        plain = litert_graph._Drawing(a, m.weights, False)
+        x = state = plain.graph.tensor("state", shape)
+        for phase in phases:
+            x = plain.half_step(x, phase)
+        return plain.graph.finish({"state": state}, {"after": x})
+    small = litert_int8_graph._Drawing(a, equalise(m.weights, m.reach), False)
+    state = small.graph.tensor("state", shape)
+    quarters = small.split(state)
+    for number, phase in enumerate(phases, start=first + 1):
+        small.begin(number)
+        quarters = small.half_step(quarters, phase)
+    return small.graph.finish({"state": state}, {"after": small.joined(quarters)})
+
+
 def in_blocks(form: str, precision: str, m: Automaton, steps: int) -> tuple[Run, int]:
     """All steps of the automaton, so many in a graph: what runs them, and the bytes of all files."""
     a = m.architecture
-    own_scales = form == "onnx" and precision == "int8"  # only there a step differs from the next one of its phase
+    own_scales = precision == "int8"  # only there a step differs from the next one of its phase
     starts = range(0, a.steps, steps)
     keys = [(start if own_scales else 0, *map(int, m.fire[start : start + steps])) for start in starts]
     distinct = dict(zip(keys, starts, strict=True))

@@ -27,7 +27,7 @@ from nca_edge.backends import NumpyBackend
 from nca_edge.bundle import load_bundle, shipped_models
 from nca_edge.preprocess import normalise
 from nca_edge.records import Image32
-from nca_export import litert_graph, onnx_int8_graph
+from nca_export import litert_int8_graph, onnx_int8_graph
 from nca_export.parity import trace
 from nca_export.prepare import prepare_bundle, prepare_released
 from nca_export.quantize import LEVELS, Equalised, Reach
@@ -42,6 +42,7 @@ STYLES = {
     "state alone in 8 bits, by channel and step": {"color": "#666666", "linestyle": ":"},
     "stock ONNX Runtime, static": {"color": "#009E73", "linestyle": "-"},
     "stock ONNX Runtime, dynamic": {"color": "#009E73", "linestyle": "--"},
+    "stock LiteRT quantizer, dynamic": {"color": "#CC79A7", "linestyle": "--"},
     "ours, ONNX, channels as they are": {"color": "#0072B2", "linestyle": "--"},
     "ours, LiteRT, channels as they are": {"color": "#D55E00", "linestyle": "--"},
     "ours, ONNX, weights rounded singly": {"color": "#0072B2", "linestyle": "-."},
@@ -50,17 +51,18 @@ STYLES = {
     "ours, LiteRT": {"color": "#D55E00", "linewidth": 2.4},
 }
 STATIC = "perceived and hidden, one scale a step each; the kernels, W1 and W2 by output channel"
-DYNAMIC = "W1 and W2 by output channel; their inputs, one scale for each image and step"
+CHANGE = f"{STATIC}; the change, one scale a step"
 QUANTIZED = {
     "state alone in 8 bits, by channel and step": "the state after each step, a scale for each channel and step",
     "stock ONNX Runtime, static": "everything, also the state and the sum; weights by output channel",
     "stock ONNX Runtime, dynamic": "the weights of all layers, one scale each; their inputs, one scale for each call",
+    "stock LiteRT quantizer, dynamic": "W1 and W2 by output channel; their inputs, one scale for each grid cell and step",
     "ours, ONNX, channels as they are": f"{STATIC}; weights rounded together",
-    "ours, LiteRT, channels as they are": f"{DYNAMIC}; weights rounded together",
+    "ours, LiteRT, channels as they are": f"{CHANGE}; weights rounded together",
     "ours, ONNX, weights rounded singly": f"{STATIC}; channels made alike",
-    "ours, LiteRT, weights rounded singly": f"{DYNAMIC}; channels made alike",
+    "ours, LiteRT, weights rounded singly": f"{CHANGE}; channels made alike",
     "ours, ONNX": f"{STATIC}; channels made alike, weights rounded together",
-    "ours, LiteRT": f"{DYNAMIC}; channels made alike, weights rounded together",
+    "ours, LiteRT": f"{CHANGE}; channels made alike, weights rounded together",
 }
 """What each scheme holds in 8 bits; the rest of it is float32."""
 SHOWN = (1, 16, 64)
@@ -79,12 +81,12 @@ def unequal(weights: Weights, reached: Reach) -> Equalised:
 def channels_as_they_are() -> Iterator[None]:
     """Our graphs without equalised channels, their weights rounded together all the same."""
     kept = onnx_int8_graph.equalise
-    for module in (onnx_int8_graph, litert_graph):
+    for module in (onnx_int8_graph, litert_int8_graph):
         module.equalise = unequal  # type: ignore[attr-defined]
     try:
         yield
     finally:
-        for module in (onnx_int8_graph, litert_graph):
+        for module in (onnx_int8_graph, litert_int8_graph):
             module.equalise = kept  # type: ignore[attr-defined]
 
 
@@ -108,6 +110,20 @@ def stock(automaton: Automaton, calibration: Image32, static: bool, probe: bool 
         else:
             q.quantize_dynamic(plain, small, weight_type=q.QuantType.QUInt8)
         return Path(small).read_bytes()
+
+
+def stock_litert(automaton: Automaton, probe: bool = True) -> bytes:
+    """What LiteRT's own tool makes of our float32 graph: both 1x1 layers in 8 bits, what they read rounded as it comes."""
+    from litert_quantizer import qtyping, quantizer
+
+    with tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder) / "plain.tflite"
+        plain.write_bytes(build("litert", "fp32", automaton, probe=probe))
+        made = quantizer.Quantizer(str(plain))
+        kernels = qtyping.TensorQuantizationConfig(num_bits=8, symmetric=True, granularity=qtyping.QuantGranularity.CHANNELWISE)
+        scheme = qtyping.OpQuantizationConfig(weight_tensor_config=kernels, compute_precision=qtyping.ComputePrecision.INTEGER)
+        made.update_quantization_recipe(regex=".*", operation_name=qtyping.TFLOperationName.CONV_2D, op_config=scheme)
+        return bytes(made.quantize().quantized_model)
 
 
 def rounded_state(automaton: Automaton, images: Image32) -> Outputs:
@@ -147,6 +163,7 @@ def schemes(automaton: Automaton, calibration: Image32) -> Iterator[tuple[str, C
     yield "state alone in 8 bits, by channel and step", lambda: partial(rounded_state, automaton)
     yield "stock ONNX Runtime, static", lambda: runner("onnx", stock(automaton, calibration, True))
     yield "stock ONNX Runtime, dynamic", lambda: runner("onnx", stock(automaton, calibration, False))
+    yield "stock LiteRT quantizer, dynamic", lambda: runner("litert", stock_litert(automaton))
     for form, name in names.items():
         yield f"ours, {name}, channels as they are", partial(as_they_are, form)
     for form, name in names.items():

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 
 from nca_edge.automaton import PRESETS, Architecture, draw_fire, fire_masks
 from nca_edge.backends import Backend, LitertBackend, NumpyBackend, OnnxBackend
@@ -16,7 +16,7 @@ from nca_edge.errors import BundleError, UsageError
 from nca_edge.formats import FORMATS, format_of
 from nca_export.quantize import reach
 from nca_export.variants import Automaton, build, runner
-from tests.benchmarks.int8_error import channels_as_they_are
+from tests.benchmarks.int8_error import channels_as_they_are, stock_litert
 from tests.workstation.automata import BASE, SMALL, name_of, random_images, random_weights
 
 VARIANTS = [(form.name, precision) for form in FORMATS for precision in form.precisions]
@@ -125,23 +125,32 @@ def test_a_step_in_which_nothing_fires_changes_nothing(form: str, precision: str
     assert np.array_equal(runner(form, build(form, precision, still))(images)["logits"], probed["logits"])
 
 
-def test_the_runtime_makers_quantizer_says_the_same(tmp_path: Path) -> None:
-    """Its dynamic int8 of our float32 graph, of the layers that we quantize, is our scheme without equalised channels."""
-    from litert_quantizer import qtyping, quantizer
+def pointwise(graph: bytes) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Numbers and scales of both 1x1 layers of the first step in a .tflite file."""
+    model = schema.ModelT.InitFromPackedBuf(graph, 0)
+    found, part = [], model.subgraphs[0]
+    for operator in part.operators:
+        if model.operatorCodes[operator.opcodeIndex].builtinCode == schema.BuiltinOperator.CONV_2D:
+            kernel = part.tensors[operator.inputs[1]]
+            numbers = model.buffers[kernel.buffer].data.view(np.int8).reshape(kernel.shape[0], kernel.shape[3])
+            found.append((numbers, kernel.quantization.scale))
+    return found[:2]
 
+
+def test_the_runtime_makers_quantizer_rounds_the_same_weights() -> None:
+    """Its 8-bit weights of our float32 graph are ours, without equalised channels and rounded singly.
+
+    What else is in 8 bits is not its scheme: it rounds each layer's input anew, by a scale of the moment.
+    """
     m = automaton(replace(BASE, update="half-lattice", fold=2, channels=17))
-    images = random_images(m.architecture, 3)
-    (tmp_path / "plain.tflite").write_bytes(build("litert", "fp32", m))
-    theirs = quantizer.Quantizer(str(tmp_path / "plain.tflite"))
-    weights = qtyping.TensorQuantizationConfig(num_bits=8, symmetric=True, granularity=qtyping.QuantGranularity.CHANNELWISE)
-    scheme = qtyping.OpQuantizationConfig(weight_tensor_config=weights, compute_precision=qtyping.ComputePrecision.INTEGER)
-    theirs.update_quantization_recipe(regex=".*", operation_name=qtyping.TFLOperationName.CONV_2D, op_config=scheme)
-    expected = runner("litert", bytes(theirs.quantize().quantized_model))(images)["state"]
-    plain = runner("litert", build("litert", "fp32", m))(images)["state"]
+    first, second = pointwise(stock_litert(m, probe=False))
     with channels_as_they_are():
-        found = runner("litert", build("litert", "int8", m))(images)["state"]
-    assert np.abs(found - expected).max() <= 1e-6 * np.abs(expected).max()
-    assert np.abs(expected - plain).max() > 1e-4 * np.abs(expected).max()  # and 8 bits they are
+        own_first, own_second = pointwise(build("litert", "int8", m))
+    assert (own_first[0] == first[0]).all() and np.allclose(own_first[1], first[1], rtol=1e-6)
+    changing = slice(m.architecture.image_channels, None)  # the image's rows are 0, their scales anyone's
+    assert (own_second[0] == second[0]).all()
+    factors = own_second[1][changing] / second[1][changing]  # its channels of the change are made alike
+    assert m.reach is not None and np.allclose(factors * m.reach.delta.max(0)[changing], 1, rtol=1e-5)
 
 
 def test_int8_needs_cells() -> None:
