@@ -80,8 +80,11 @@ class _Drawing:
         scale, zero = asymmetric(low, high, GRADES)
         change = float((self.equal.reach.delta[number - 1] * self.alike).max())
         self.perceived: Scale = (float(scale), int(zero) - MIDDLE)
-        self.between: Scale = (hidden / LEVELS, -MIDDLE)
-        self.change: Scale = (2 * max(change, float(LEAST)) / LEVELS, 0)
+        # finer than its smallest product a sum can't be, and the delegate refuses what is much finer: a layer that is still
+        finest = float(self.w1[1].max()) * self.perceived[0]
+        self.between: Scale = (max(hidden / LEVELS, finest), -MIDDLE)
+        finest = float(self.w2[1].max()) * self.between[0]
+        self.change: Scale = (max(2 * change / LEVELS, finest), 0)
 
     def seed(self, image: int) -> int:
         """The state before the first step, its channels made alike."""

@@ -230,10 +230,10 @@ def table() -> str:
 
 def stage(row: dict[str, Any]) -> str:
     """How far a run of a preset has come."""
-    rate, preset = row["learning_rate"], row["learning_rate_of_preset"]
-    instead = f", learning rate {rate:g} instead of {preset:g}" if rate != preset else ""
+    told = lambda value: f"{value:g}" if isinstance(value, float) else str(value)  # noqa: E731
+    instead = "".join(f", {key} {told(mine)} instead of {told(theirs)}" for key, (mine, theirs) in row["instead"].items())
     named = f"{100 * row['validation_accuracy']:.1f} % of half 3a right"
-    return f"{instead}, {row['epochs']} of {row['epochs_asked']} epochs, {named}"
+    return f"{instead}, {row['epochs']} of {row['epochs_of_preset']} epochs, {named}"
 
 
 def mask_table() -> str:

@@ -7,8 +7,7 @@ The plain recipe: first principal component of the last state, Otsu's threshold.
 those of ``masks.py``. The weights that were released with the MICCAI paper and a run of the preset wss see whole images; the
 former normalised by the set's own colours, as they saw images in training, the latter by those of its training data. A run that
 was stopped, or still trains, is measured with its best weights; ``figures.py`` then writes the table, which says after how many
-epochs, at which learning rate where that is not the preset's, and how many cells of half 3a they name. Needs the extras train
-and export.
+epochs, what of the training was not the preset's, and how many cells of half 3a they name. Needs the extras train and export.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import json
 import shutil
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,7 @@ from nca_edge.records import Image8, Image32
 from nca_export.onnx_graph import build_onnx
 from nca_export.run import Run, read_run
 from nca_export.source import own_statistics
-from nca_train.recipe import load_recipe
+from nca_train.recipe import Train, load_recipe
 from nca_train.released import load_released
 from nca_train.store import FACTS, WEIGHTS
 from tests.benchmarks.masks import SETS, bootstrap, cells_of, measure, overlap, plain
@@ -71,14 +70,20 @@ def trained(folder: Path) -> Model:
     run = read_still(folder)
     a, facts = run.architecture, run.facts
     backend = OnnxBackend("model.onnx", build_onnx(a, run.weights, run.fire), a, threads=1)
+    preset = load_recipe(run.recipe.name)
     about = {
-        "model": f"preset {run.recipe.name}", "epochs": facts["epochs_done"], "epochs_asked": run.recipe.train.epochs,
-        "learning_rate": run.recipe.train.learning_rate,
-        "learning_rate_of_preset": load_recipe(run.recipe.name).train.learning_rate,
-        "epoch": facts["selected"]["epoch"], "validation_accuracy": facts["selected"]["validation_accuracy"],
+        "model": f"preset {run.recipe.name}", "epochs": facts["epochs_done"], "epochs_of_preset": preset.train.epochs,
+        "instead": changed(run.recipe.train, preset.train), "epoch": facts["selected"]["epoch"],
+        "validation_accuracy": facts["selected"]["validation_accuracy"],
     }  # fmt: skip
     mean, std = (np.asarray(facts[key], np.float32) for key in ("mean", "std"))
     return Model(about, backend, a.size, a.image_channels, (mean, std))
+
+
+def changed(train: Train, preset: Train) -> dict[str, list[Any]]:
+    """Key -> what the run has and what the preset has, where they differ, of the table ``[train]`` but the epochs."""
+    mine, theirs = asdict(train), asdict(preset)
+    return {key: [mine[key], theirs[key]] for key in mine if mine[key] != theirs[key] and key != "epochs"}
 
 
 def read_still(folder: Path) -> Run:

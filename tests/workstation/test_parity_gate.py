@@ -6,11 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nca_edge.automaton import draw_fire, pool
 from nca_edge.backends import NumpyBackend
 from nca_export import onnx_int8_graph, parity
-from nca_export.quantize import equalise, moments, reach
+from nca_export.quantize import LEVELS, asymmetric, equalise, moments, reach
 from nca_export.rounding import narrow_head, quantized
 from nca_export.variants import Automaton, build
 from tests.workstation.automata import BASE, random_images, random_weights
@@ -87,6 +89,17 @@ def test_reach_holds_all_that_the_reference_shows(automaton: Automaton) -> None:
         assert (perceived.max((0, 1, 2)) <= automaton.reach.high[step] + 1e-6).all()
         assert (perceived.min((0, 1, 2)) >= automaton.reach.low[step] - 1e-6).all()
         assert np.allclose(hidden.max((0, 1)), automaton.reach.hidden[step], atol=1e-5)
+        changed = np.abs(seen["delta"]).reshape(-1, A.channels).max(0)
+        assert np.allclose(changed, automaton.reach.delta[step], atol=1e-5)
+
+
+@given(low=st.floats(-50, 0), high=st.floats(0.01, 50), grades=st.integers(1, 12))
+def test_a_graded_scale_is_the_nearest_of_so_many_to_an_octave(low: float, high: float, grades: int) -> None:
+    (exact, middle), (scale, zero) = asymmetric(low, high), asymmetric(low, high, grades)
+    assert (high - low) / LEVELS == pytest.approx(exact) and -low / exact == pytest.approx(middle, abs=0.5 + 1e-3)
+    steps = np.log2(scale) * grades
+    assert steps == pytest.approx(round(steps), abs=1e-3) and abs(np.log2(scale / exact)) <= 0.5 / grades + 1e-3
+    assert 0 <= zero <= LEVELS  # 0 itself is a number that is kept exactly
 
 
 def test_rounded_weights_keep_their_largest_exactly() -> None:

@@ -114,6 +114,19 @@ def test_onnx_int8_computes_only_what_fires() -> None:
         assert [len(change) for change in changes] == fire_masks(a, m.fire).sum((1, 2)).tolist()
 
 
+@pytest.mark.parametrize("still", ["w1", "w2"])
+@pytest.mark.parametrize("form, precision", VARIANTS)
+def test_an_automaton_that_leaves_its_state_alone(form: str, precision: str, still: str) -> None:
+    """As it is before the first update, and with a hidden layer that is dead: no scale can be taken from what is 0."""
+    a = replace(BASE, update="half-lattice")
+    weights = random_weights(a)
+    weights = {**weights, still: np.zeros_like(weights[still]), "w1_bias": -np.abs(weights["w1_bias"])}
+    images, fire = random_images(a, 2), draw_fire(a, 2)
+    found = runner(form, build(form, precision, Automaton(a, weights, fire, None, reach(a, weights, fire, images))))(images)
+    assert (found["state"][..., :3] == images).all() and not found["state"][..., 3:].any()
+    assert np.allclose(found["logits"], NumpyBackend(a, weights, fire)(images).logits, atol=0.05)
+
+
 @pytest.mark.parametrize("form, precision", VARIANTS)
 def test_a_step_in_which_nothing_fires_changes_nothing(form: str, precision: str) -> None:
     m = automaton(BASE)
