@@ -128,22 +128,17 @@ def prepare_bundle(bundle: Bundle, mask_step: int | None) -> Prepared:
     manifest = bundle.manifest
     _check_step(mask_step, manifest.architecture.steps)
     manifest = replace(manifest, mask_step=mask_step or manifest.mask_step)
-    reached = None
-    if REACH in bundle.contents:
-        with np.load(io.BytesIO(bundle.contents[REACH]), allow_pickle=False) as archive:
-            kept = dict(archive)
-        low, high, hidden = (kept[name] for name in ("low", "high", "hidden"))
-        reached = Reach(low, high, hidden, kept["delta"] if "delta" in kept else _golden_delta(bundle))
-    automaton = Automaton(manifest.architecture, bundle.weights, bundle.fire, manifest.mask_step, reached)
-    return _with_moments(Prepared(manifest, automaton, bundle.golden_views, bundle.golden_views))
-
-
-def _golden_delta(bundle: Bundle) -> NDArray[np.float32]:
-    """How far the golden cells change: earlier bundles do not say how far their training cells did."""
-    m = bundle.manifest
-    mean, std = (np.asarray(values, np.float32) for values in (m.mean, m.std))
-    cells = normalised(bundle.golden_views, mean, std)
-    return reach(m.architecture, bundle.weights, bundle.fire, cells).delta * FEW
+    automaton = Automaton(manifest.architecture, bundle.weights, bundle.fire, manifest.mask_step)
+    prepared = Prepared(manifest, automaton, bundle.golden_views, bundle.golden_views)
+    if REACH not in bundle.contents:
+        return prepared
+    with np.load(io.BytesIO(bundle.contents[REACH]), allow_pickle=False) as archive:
+        kept = dict(archive)
+    if "delta" not in kept:  # exported before bundles said how far their training cells change
+        seen = reach(automaton.architecture, automaton.weights, automaton.fire, prepared.normalised(prepared.golden))
+        kept["delta"] = seen.delta * FEW
+    reached = Reach(kept["low"], kept["high"], kept["hidden"], kept["delta"])
+    return _with_moments(replace(prepared, automaton=replace(automaton, reach=reached)))
 
 
 def prepare_released(file: Path, data: Path | None, say: Callable[[str], None]) -> Prepared:
