@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -18,12 +19,14 @@ import pytest
 from nca_edge.automaton import pool
 from nca_edge.backends import NumpyBackend
 from nca_edge.bundle import Bundle, load_bundle
+from nca_edge.bundle_writer import packed
 from nca_edge.classifier import ModelChoice, from_8bit, load
 from nca_edge.cli import app
 from nca_edge.errors import BundleError, NcaEdgeError, StorageError, UsageError
 from nca_export import parity, variants
 from nca_export.bundle import Request, export
-from nca_export.prepare import BLOOD, GROUPS, blood_shifts
+from nca_export.prepare import BLOOD, FEW, GROUPS, REACH, blood_shifts, prepare_bundle
+from nca_export.quantize import reach
 from nca_export.run import read_run
 from nca_export.source import calibration_cells, find_source, normalised
 from nca_train.data import load_cells
@@ -91,6 +94,20 @@ def test_commands_train_and_export(
 def test_same_run_gives_the_same_bytes(run: Path, data: Path, bundle: Path, tmp_path: Path) -> None:
     again = export(Request(run, data, tmp_path / "again"), quiet)
     assert {p.name: p.read_bytes() for p in again.iterdir()} == {p.name: p.read_bytes() for p in bundle.iterdir()}
+
+
+def test_a_bundle_that_keeps_no_reach_of_its_change_takes_it_from_its_golden_cells(bundle: Path) -> None:
+    whole = load_bundle(bundle)
+    with np.load(io.BytesIO(whole.contents[REACH])) as archive:
+        kept = dict(archive)
+    own = kept.pop("delta")
+    found = prepare_bundle(whole, None)
+    m = found.automaton
+    assert m.reach is not None and np.array_equal(m.reach.delta, own)
+    before = prepare_bundle(replace(whole, contents={**whole.contents, REACH: packed(kept)}), None).automaton.reach
+    golden = reach(m.architecture, m.weights, m.fire, found.normalised(found.golden))
+    assert before is not None and np.array_equal(before.delta, golden.delta * FEW) and before.delta.any()
+    assert np.array_equal(before.low, m.reach.low) and np.array_equal(before.high, m.reach.high)
 
 
 def test_stopped_run_is_exported_and_says_so(data: Path, tmp_path: Path) -> None:
