@@ -18,7 +18,7 @@ from nca_edge.threads import each, sharers
 BAND_PX = 40_000
 """Planes of fewer pixels are blurred by one thread."""
 MANY = 5_000
-"""Fewer values are counted by NumPy, in less time than it takes to be clever."""
+"""Of fewer values a partition finds the ranks in less time than it takes to be clever."""
 BLOCK = 16_384
 """Values counted at a time."""
 MOST_DOUBT = 0.1
@@ -73,7 +73,7 @@ def counted(values: NDArray[np.floating], bins: int) -> tuple[NDArray[np.intp], 
     only: values there are compared with it.
     """
     flat = values.ravel()
-    if flat.dtype != np.float32 or flat.size < MANY:
+    if flat.dtype != np.float32 or flat.size < bins:
         return np.histogram(flat, bins)
     first, last = flat.min(), flat.max()
     width = (last - first) / np.float32(bins)

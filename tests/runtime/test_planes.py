@@ -46,7 +46,7 @@ def test_the_rim_is_what_an_erosion_takes(seed: int, height: int, width: int) ->
 @given(st.integers(0, 2**32), st.sampled_from(["even", "clipped", "steps", "far from zero", "on edges", "constant"]))
 def test_counts_are_numpys(seed: int, kind: str) -> None:
     rng = np.random.default_rng(seed)
-    values = rng.random(int(rng.integers(MANY, 4 * MANY))) * 10.0 ** rng.integers(-6, 6)
+    values = rng.random(int(rng.integers(200, 4 * MANY))) * 10.0 ** rng.integers(-6, 6)
     if kind == "clipped":
         values = np.minimum(values, np.percentile(values, 90))
     elif kind == "steps":
