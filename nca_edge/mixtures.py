@@ -53,9 +53,8 @@ def log_odds(start: NDArray[np.bool_], absorbed: Image32) -> Image32:
     lean = np.ascontiguousarray(prior[::2, ::2]).ravel()
     p = DOUBT + (1 - 2 * DOUBT) * resize(start.astype(np.float32), SIDE // 2, SIDE // 2).ravel()
     for _ in range(ROUNDS):
-        odds = _odds(_mixtures(thinned, ink, p), thinned).reshape(SIDE // 2, SIDE // 2)
-        odds = (half @ odds @ half.T).ravel() + lean
-        p = 1 / (1 + np.exp(-np.clip(odds, -8, 8)))
+        rough = _odds(_mixtures(thinned, ink, p), thinned).reshape(SIDE // 2, SIDE // 2)
+        p = 1 / (1 + np.exp(-np.clip((half @ rough @ half.T).ravel() + lean, -8, 8)))
     odds = _odds(_mixtures(thinned, ink, p, SURE), terms)
     return np.asarray(blur @ odds.reshape(SIDE, SIDE) @ blur.T + prior, np.float32)
 
