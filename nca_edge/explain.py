@@ -134,10 +134,12 @@ def top_channels(each: Sequence[Relevance], states: Sequence[Image32], pool: str
     mean, chosen = overall.channels, strongest(overall)[:TOP_CHANNELS]
     chosen = chosen[np.argsort(-np.abs(mean[chosen]), kind="stable")]
     out = []
-    for channel in chosen.tolist():
-        loudest = int(np.argmax(said[:, channel] * np.sign(mean[channel])))
-        values = np.ascontiguousarray(states[loudest][..., channel])
-        row, column = divmod(int(np.argmax(np.abs(values) if pool == "mean" else values)), grid)
+    loudest = np.argmax(said[:, chosen] * np.sign(mean[chosen]), axis=0)
+    shown = np.stack([states[look][..., channel] for look, channel in zip(loudest.tolist(), chosen.tolist(), strict=True)])
+    flat = shown.reshape(len(chosen), -1)
+    peaks = np.argmax(np.abs(flat) if pool == "mean" else flat, axis=1).tolist()
+    for channel, values, at, relevance in zip(chosen.tolist(), shown, peaks, mean[chosen].tolist(), strict=True):
+        row, column = divmod(at, grid)
         peak = (int((column + 0.5) * crop_px / grid), int((row + 0.5) * crop_px / grid))
-        out.append(ChannelRelevance(channel, float(mean[channel]), peak, values))
+        out.append(ChannelRelevance(channel, relevance, peak, values))
     return tuple(out)

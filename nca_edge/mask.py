@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nca_edge.mixtures import SIDE, ink_of, log_odds
-from nca_edge.preprocess import absorbance, otsu, resize
+from nca_edge.preprocess import absorbance, resize
 from nca_edge.records import Image8, Image32
 from nca_edge.regions import box_of, central, opened, without_specks
 
 COMPONENTS = 3
 """Principal components among which the mask's is chosen."""
-ROUNDS_OF_POWERS = 2
-"""Of three products each."""
+POWERS = 4
+"""Products that find them."""
 BACKGROUND, CELL, NUCLEUS = 0, 128, 255
 FINE = 160
 """Pixels a side, at most, on which the outline and the nucleus are found; then they are enlarged to the crop."""
@@ -54,7 +54,7 @@ def cell_mask(state: Image32, crop: Image32) -> Image8:
     image = crop if m == n else resize(crop, m, m)
     mask = np.zeros((m, m), np.uint8)
     component = cell_component(state).astype(np.float32)
-    start = central(component > otsu(component)) if component.any() else component > 0
+    start = central(component > _split(component)) if component.any() else component > 0
     planes = [np.ascontiguousarray(image[..., colour]) for colour in range(3)]
     colours = absorbance(_thinned(np.stack(planes)))
     middle = ink_of(colours)[SIDE // 4 : -SIDE // 4, SIDE // 4 : -SIDE // 4]
@@ -96,6 +96,17 @@ def _high(values: Image32) -> float:
     at = 0.95 * (values.size - 1)
     low, high = np.partition(values.ravel(), (int(at), int(at) + 1))[int(at) : int(at) + 2]
     return float(low + (high - low) * (at - int(at)))
+
+
+def _split(values: Image32) -> float:
+    """Otsu's threshold (Otsu 1979), of all there are: to sort so few takes less time than to count them in bins."""
+    ordered = np.sort(values, axis=None)
+    n = ordered.size
+    below = np.cumsum(ordered, dtype=np.float64)
+    counts = np.arange(1, n)
+    between = (below[-1] * counts - below[:-1] * n) ** 2 / (counts * (n - counts))
+    at = int(np.argmax(between))
+    return float(ordered[at] + ordered[at + 1]) / 2
 
 
 def cell_component(state: Image32) -> NDArray[np.float64]:
@@ -141,8 +152,9 @@ def _leading(matrix: NDArray[np.float64], count: int) -> NDArray[np.float64]:
     width = min(len(matrix), count + 5)
     matrix = matrix / (np.trace(matrix) or 1.0)
     basis = np.eye(len(matrix))[:, np.argsort(-np.diag(matrix), kind="stable")[:width]]
-    for _ in range(ROUNDS_OF_POWERS):
-        basis, _ = np.linalg.qr(matrix @ (matrix @ (matrix @ basis)))
+    for _ in range(POWERS):
+        basis = matrix @ basis
+    basis, _ = np.linalg.qr(basis)
     _, turned = np.linalg.eigh(basis.T @ (matrix @ basis))
     return np.asarray(basis @ turned[:, ::-1][:, :count])
 
@@ -178,7 +190,7 @@ def _nucleus(planes: list[Image32], cell: NDArray[np.bool_]) -> NDArray[np.bool_
     inside = ink[within]
     if np.ptp(inside) == 0:
         return none
-    dark = within & (ink > otsu(inside))
+    dark = within & (ink > _split(inside))
     speck = SPECK * dark.sum()
     dark = ~without_specks(~without_specks(dark, speck), speck) & within
     if 0.1 < dark.sum() / within.sum() < 0.9 and ink[dark].mean() > 1.5 * ink[within & ~dark].mean():
