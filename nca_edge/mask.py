@@ -22,9 +22,9 @@ POWERS = 4
 BACKGROUND, CELL, NUCLEUS = 0, 128, 255
 FINE = 160
 """Pixels a side, at most, on which the outline and the nucleus are found; then they are enlarged to the crop."""
-CHROMATIN, SPECK = 128, 0.04
-"""A nucleus is looked for under a blur of the crop's side over so much, and patches and holes of less than that share of it are
-chromatin and granules."""
+CHROMATIN, TAIL, SPECK = 128, 2.5, 0.04
+"""A nucleus is looked for under a blur of the crop's side over so much, of so many deviations; patches and holes of less than that
+share of it are chromatin and granules."""
 LEAST_SPREAD = 1e-12
 """Sum of squares of a state about its means below which it is the same everywhere, but for rounding."""
 LEAST_INK = 0.5
@@ -59,8 +59,9 @@ def cell_mask(state: Image32, crop: Image32) -> Image8:
     colours = absorbance(_thinned(np.stack(planes)))
     middle = ink_of(colours)[SIDE // 4 : -SIDE // 4, SIDE // 4 : -SIDE // 4]
     if start.any() and _high(middle) >= LEAST_INK and _contrast(crop) >= LEAST_INK:
-        cell = central(resize(log_odds(start, colours), m, m) > 0)
-        cell = central(opened(cell, max(1, round(ARM * m))))
+        odds = log_odds(start, colours)
+        rough = np.where(central(odds > 0), np.abs(odds), -np.abs(odds))
+        cell = central(opened(resize(rough, m, m) > 0, max(1, round(ARM * m))))
         mask[cell] = CELL
         mask[_nucleus(planes, cell)] = NUCLEUS
     if m == n:
@@ -184,8 +185,9 @@ def _nucleus(planes: list[Image32], cell: NDArray[np.bool_]) -> NDArray[np.bool_
     if not cell.any():
         return none
     blur = len(cell) / CHROMATIN
-    around = box_of(cell, margin=1 + round(4 * blur))  # as far as the blur reaches
-    ink = ndimage.gaussian_filter(ink_of(absorbance(np.stack([plane[around] for plane in planes]))), blur)
+    around = box_of(cell, margin=1 + round(TAIL * blur))  # as far as the blur reaches
+    absorbed = absorbance(np.stack([plane[around] for plane in planes]))
+    ink = ndimage.gaussian_filter(ink_of(absorbed), blur, truncate=TAIL)
     within = cell[around]
     inside = ink[within]
     if np.ptp(inside) == 0:
