@@ -23,8 +23,8 @@ BACKGROUND, CELL, NUCLEUS = 0, 128, 255
 FINE = 160
 """Pixels a side, at most, on which the outline and the nucleus are found; then they are enlarged to the crop."""
 CHROMATIN, TAIL, SPECK = 128, 2.5, 0.04
-"""A nucleus is looked for under a blur of the crop's side over so much, out to so many deviations; patches and holes of less than
-that share of it are chromatin and granules."""
+"""A nucleus is looked for under a blur of the crop's side over so much, out to so many deviations; patches and holes of less
+than that share of it are chromatin and granules."""
 LEAST_SPREAD = 1e-12
 """Sum of squares of a state about its means below which it is the same everywhere, but for rounding."""
 LEAST_INK = 0.5
