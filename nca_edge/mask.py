@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from nca_edge.mixtures import SIDE, ink_of, log_odds
+from nca_edge.mixtures import SIDE, blurring, ink_of, log_odds
 from nca_edge.preprocess import absorbance, resize
 from nca_edge.records import Image8, Image32
 from nca_edge.regions import box_of, central, opened, without_specks
@@ -21,10 +21,10 @@ POWERS = 4
 """Products that find them."""
 BACKGROUND, CELL, NUCLEUS = 0, 128, 255
 FINE = 160
-"""Pixels a side, at most, on which the outline and the nucleus are found; then they are enlarged to the crop."""
-CHROMATIN, TAIL, SPECK = 128, 2.5, 0.04
-"""A nucleus is looked for under a blur of the crop's side over so much, out to so many deviations; patches and holes of less
-than that share of it are chromatin and granules."""
+"""Pixels a side, at most, to which outline and nucleus are enlarged by straight lines; beyond, pixels are repeated."""
+CHROMATIN, SPECK = 128, 0.04
+"""A nucleus is looked for under a blur of the crop's side over so much, and patches and holes of less than that share of it are
+chromatin and granules."""
 LEAST_SPREAD = 1e-12
 """Sum of squares of a state about its means below which it is the same everywhere, but for rounding."""
 LEAST_INK = 0.5
@@ -51,31 +51,35 @@ def cell_mask(state: Image32, crop: Image32) -> Image8:
     """
     n = crop.shape[0]
     m = min(n, FINE)
-    image = crop if m == n else resize(crop, m, m)
     mask = np.zeros((m, m), np.uint8)
     component = cell_component(state).astype(np.float32)
     start = central(component > _split(component)) if component.any() else component > 0
-    planes = [np.ascontiguousarray(image[..., colour]) for colour in range(3)]
-    colours = absorbance(_thinned(np.stack(planes)))
-    middle = ink_of(colours)[SIDE // 4 : -SIDE // 4, SIDE // 4 : -SIDE // 4]
+    colours = absorbance(_thinned(crop))
+    ink = ink_of(colours)
+    middle = ink[SIDE // 4 : -SIDE // 4, SIDE // 4 : -SIDE // 4]
     if start.any() and _high(middle) >= LEAST_INK and _contrast(crop) >= LEAST_INK:
         odds = log_odds(start, colours)
-        rough = np.where(central(odds > 0), np.abs(odds), -np.abs(odds))
-        cell = central(opened(resize(rough, m, m) > 0, max(1, round(ARM * m))))
+        cell = central(opened(_enlarged(odds, central(odds > 0), m), max(1, round(ARM * m))))
         mask[cell] = CELL
-        mask[_nucleus(planes, cell)] = NUCLEUS
+        mask[cell & _nucleus(ink, cell)] = NUCLEUS
     if m == n:
         return mask
     rows = np.arange(n) * m // n
     return np.ascontiguousarray(mask[rows][:, rows])
 
 
-def _thinned(planes: Image32) -> Image32:
-    """(3, n, n) -> (3, SIDE, SIDE): the mean of four pixels around each place, which for so many is as good as all."""
-    step = planes.shape[1] / SIDE
+def _thinned(crop: Image32) -> Image32:
+    """(n, n, 3) -> (3, SIDE, SIDE): the mean of four pixels around each place, which for so many is as good as all."""
+    step = crop.shape[0] / SIDE
     first, second = (((np.arange(SIDE) + at) * step).astype(np.intp) for at in (0.25, 0.75))
-    rows = planes[:, first] + planes[:, second]
-    return np.asarray((rows[:, :, first] + rows[:, :, second]) * np.float32(0.25))
+    rows = crop.take(first, 0) + crop.take(second, 0)
+    squares = (rows.take(first, 1) + rows.take(second, 1)) * np.float32(0.25)
+    return np.ascontiguousarray(squares.transpose(2, 0, 1))
+
+
+def _enlarged(values: Image32, kept: NDArray[np.bool_], side: int) -> NDArray[np.bool_]:
+    """(side, side) what is ``kept``: its outline runs between two pixels by how far their ``values`` are from 0."""
+    return resize(np.where(kept, np.abs(values), -np.abs(values)), side, side) > 0
 
 
 def _contrast(crop: Image32) -> float:
@@ -171,30 +175,26 @@ def _products(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return total
 
 
-def _nucleus(planes: list[Image32], cell: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _nucleus(ink: Image32, cell: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """What is dark in the cell; empty unless it is between a tenth and nine tenths of it and at least half again as dark.
 
     Parameters
     ----------
-    planes : the crop, colour by colour
-    cell : where it is, as large as a plane
+    ink : (SIDE, SIDE) absorbance, the three colours together
+    cell : where it is, as large as the nucleus is told
     """
-    from scipy import ndimage
-
     none = np.zeros_like(cell)
-    if not cell.any():
+    at = ((np.arange(SIDE) + 0.5) * len(cell) / SIDE).astype(np.intp)
+    within = cell[at][:, at]
+    blur = blurring(SIDE, SIDE / CHROMATIN)
+    smooth = np.asarray(blur @ ink @ blur.T)
+    inside = smooth[within]
+    if not inside.size or np.ptp(inside) == 0:
         return none
-    blur = len(cell) / CHROMATIN
-    around = box_of(cell, margin=1 + round(TAIL * blur))  # as far as the blur reaches
-    absorbed = absorbance(np.stack([plane[around] for plane in planes]))
-    ink = ndimage.gaussian_filter(ink_of(absorbed), blur, truncate=TAIL)
-    within = cell[around]
-    inside = ink[within]
-    if np.ptp(inside) == 0:
-        return none
-    dark = within & (ink > _split(inside))
+    over = smooth - np.float32(_split(inside))
+    dark = within & (over > 0)
     speck = SPECK * dark.sum()
     dark = ~without_specks(~without_specks(dark, speck), speck) & within
-    if 0.1 < dark.sum() / within.sum() < 0.9 and ink[dark].mean() > 1.5 * ink[within & ~dark].mean():
-        none[around] = dark
+    if 0.1 < dark.sum() / inside.size < 0.9 and smooth[dark].mean() > 1.5 * smooth[within & ~dark].mean():
+        return _enlarged(over, dark, len(cell))
     return none

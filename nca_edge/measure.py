@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nca_edge.records import ChannelRelevance, Explanation, Image8, Measures, Scale
+from nca_edge.regions import box_of
 
 CELL, NUCLEUS = 128, 255
 """Values of a mask, as ``nca_edge.mask`` writes them."""
@@ -100,7 +101,7 @@ def circularity(region: NDArray[np.bool_]) -> float:
             ((np.arange(round(n * OUTLINE_PX / side)) + 0.5) * side / OUTLINE_PX).astype(int) for n in (height, width)
         )
         region = region[rows.clip(0, height - 1)][:, columns.clip(0, width - 1)]
-    r = np.pad(region, 1)
+    r = np.pad(region[box_of(region)], 1)
     straight = np.count_nonzero(r[1:] != r[:-1]) + np.count_nonzero(r[:, 1:] != r[:, :-1])
     slanting = np.count_nonzero(r[1:, 1:] != r[:-1, :-1]) + np.count_nonzero(r[1:, :-1] != r[:-1, 1:])
     perimeter = math.pi / 8 * (straight + slanting / math.sqrt(2))

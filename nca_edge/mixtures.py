@@ -48,7 +48,7 @@ def log_odds(start: NDArray[np.bool_], absorbed: Image32) -> Image32:
     terms = _terms(absorbed.reshape(3, -1))
     thinned = np.ascontiguousarray(terms.reshape(10, SIDE, SIDE)[:, ::2, ::2]).reshape(10, -1)
     ink = thinned[1:4].sum(0, dtype=np.float32)
-    blur, half = _blur(SIDE, SMOOTH), _blur(SIDE // 2, SMOOTH)
+    blur, half = blurring(SIDE, SMOOTH), blurring(SIDE // 2, SMOOTH)
     prior = _prior()
     lean = np.ascontiguousarray(prior[::2, ::2]).ravel()
     p = DOUBT + (1 - 2 * DOUBT) * resize(start.astype(np.float32), SIDE // 2, SIDE // 2).ravel()
@@ -66,7 +66,7 @@ def _prior() -> Image32:
 
 
 @cache
-def _blur(side: int, sigma: float) -> Image32:
+def blurring(side: int, sigma: float) -> Image32:
     """(side, side) matrix of a Gaussian blur along one axis: two products of matrices are quicker than scipy's filter here."""
     from scipy import ndimage
 
