@@ -187,7 +187,7 @@ def _nucleus(ink: Image32, cell: NDArray[np.bool_]) -> NDArray[np.bool_]:
     at = ((np.arange(SIDE) + 0.5) * len(cell) / SIDE).astype(np.intp)
     within = cell[at][:, at]
     blur = blurring(SIDE, SIDE / CHROMATIN)
-    smooth = np.asarray(blur @ ink @ blur.T)
+    smooth = np.asarray(blur @ ink @ blur.T, np.float32)
     inside = smooth[within]
     if not inside.size or np.ptp(inside) == 0:
         return none
