@@ -18,7 +18,7 @@ from nca_edge.regions import box_of, central, opened, without_specks
 COMPONENTS = 3
 """Principal components among which the mask's is chosen."""
 POWERS = 4
-"""Products that find them."""
+"""Products with their matrix that find them; six leave the overlaps of both segwbc sets the same to three digits."""
 BACKGROUND, CELL, NUCLEUS = 0, 128, 255
 FINE = 160
 """Pixels a side, at most, to which outline and nucleus are enlarged by straight lines; beyond, pixels are repeated."""
@@ -69,7 +69,8 @@ def cell_mask(state: Image32, crop: Image32) -> Image8:
 
 
 def _thinned(crop: Image32) -> Image32:
-    """(n, n, 3) -> (3, SIDE, SIDE): the mean of four pixels around each place, which for so many is as good as all."""
+    """(n, n, 3) -> (3, SIDE, SIDE): the mean of four pixels around each place. The mean of all brought nothing: overlap 0.883
+    instead of 0.881 on segwbc2, a disc of 480 px under noise of 0.15 as well outlined."""
     step = crop.shape[0] / SIDE
     first, second = (((np.arange(SIDE) + at) * step).astype(np.intp) for at in (0.25, 0.75))
     rows = crop.take(first, 0) + crop.take(second, 0)
@@ -132,12 +133,13 @@ def cell_component(state: Image32) -> NDArray[np.float64]:
     if not np.isfinite(state).all():
         return np.zeros((grid, grid))
     step = max(1, grid // 16)
-    sample = (state[::step, ::step] - state[0, 0]).reshape(-1, channels)  # exactly 0 where all is the same
+    sample = (state[::step, ::step] - state[0, 0]).reshape(-1, channels).astype(np.float64)  # exactly 0 where all is the same
     sample -= sample.mean(0)
     products = _products(sample)
     if np.trace(products) < LEAST_SPREAD:
         return np.zeros((grid, grid))
-    components = _leading(products, COMPONENTS).T.astype(np.float32) @ state.reshape(-1, channels).T
+    leading = _leading(products, COMPONENTS).T.astype(np.float32)
+    components = (leading @ state.reshape(-1, channels).T).astype(np.float64)  # whose squares a large state's overflow
     components -= components.mean(1, keepdims=True)
     squares = components.reshape(-1, grid, grid)
     middle = slice(3 * grid // 8, max(5 * grid // 8, 3 * grid // 8 + 1))  # always inside the cell

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 
 from nca_edge.explain import SWAY, Relevance, _chance, head_relevance, strongest, top_channels
-from nca_edge.mask import NUCLEUS, _high, cell_component, cell_mask
+from nca_edge.mask import NUCLEUS, _high, _split, cell_component, cell_mask
 from nca_edge.mixtures import _gaussians, _terms
 from nca_edge.preprocess import otsu
 
@@ -119,6 +119,21 @@ def test_otsu_finds_the_split_of_largest_variance(seed: int) -> None:
     assert between(otsu(values)) >= 0.97 * best  # a histogram of 256 bins is not exact
 
 
+@given(st.integers(0, 2**32), st.integers(2, 200), st.booleans())
+def test_few_values_are_split_where_the_variance_between_is_largest(seed: int, n: int, coarse: bool) -> None:
+    values = np.random.default_rng(seed).gamma(2.0, 1.0, n).astype(np.float32)
+    if coarse:
+        values = np.round(values)
+    if np.ptp(values) == 0:
+        return
+
+    def between(threshold: float) -> float:
+        low, high = values[values <= threshold].astype(float), values[values > threshold].astype(float)
+        return float(len(low) * len(high) * (low.mean() - high.mean()) ** 2) if len(low) and len(high) else 0.0
+
+    assert between(_split(values)) == pytest.approx(max(between(float(t)) for t in values), rel=1e-6)
+
+
 def test_mask_is_the_centred_disc_and_its_dark_core() -> None:
     row, column = np.indices((64, 64)) - 31.5
     radius = np.hypot(row, column)
@@ -189,6 +204,15 @@ def test_red_cells_that_dominate_the_state_do_not_take_the_mask() -> None:
     assert mask[32, 32] == NUCLEUS and mask[32 + 24, 32] == 0
     assert (mask > 0).sum() == pytest.approx(np.pi * 14**2, rel=0.15)
     assert (mask == NUCLEUS).sum() == pytest.approx(np.pi * 8**2, rel=0.15)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e25])
+def test_the_size_of_a_states_values_does_not_matter(scale: float) -> None:
+    row, column = np.indices((64, 64)) - 31.5
+    crop = np.where((np.hypot(row, column) < 20)[..., None], np.float32(0.4), np.float32(1)) * np.ones(3, np.float32)
+    state = np.random.default_rng(0).normal(0, 0.1, (32, 32, 5)) + (np.hypot(row, column) < 18)[::2, ::2, None] * np.arange(5)
+    mask = cell_mask((scale * state).astype(np.float32), crop)
+    assert (mask > 0).sum() == pytest.approx(np.pi * 20**2, rel=0.1)
 
 
 @pytest.mark.parametrize("n", [24, 64, 160, 161, 320])
