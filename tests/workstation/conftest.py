@@ -44,3 +44,12 @@ def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.workstation.synthetic import quiet, tiny_recipe
 
     return train(Job(tiny_recipe(), data, tmp_path_factory.mktemp("runs") / "tiny-1", seed=3, device="cpu"), quiet)
+
+
+@pytest.fixture(scope="session")
+def bundle(data: Path, run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of that run; not to be changed."""
+    from nca_export.bundle import Request, export
+    from tests.workstation.synthetic import quiet
+
+    return export(Request(run, data, tmp_path_factory.mktemp("bundles") / "tiny"), quiet)
