@@ -168,7 +168,7 @@ def pool(state: NDArray[np.float32], kind: str) -> NDArray[np.float64]:
     """(grid, grid, channels) -> (features,), in float64."""
     parts = []
     if kind != "mean":
-        parts.append(state.max((0, 1)).astype(np.float64))
+        parts.append(state.max(0).max(0).astype(np.float64))  # one axis after the other: a third of the time
     if kind != "max":
-        parts.append(state.mean((0, 1), dtype=np.float64))
+        parts.append(state.sum(0, dtype=np.float64).sum(0) / (state.shape[0] * state.shape[1]))
     return np.concatenate(parts)

@@ -100,6 +100,8 @@ def _chance(sums: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def mean_relevance(passes: Sequence[Relevance]) -> Relevance:
     """Of the mean logit of several passes; a mean of three parts each that sum to the logit sums to the mean logit."""
+    if len(passes) == 1:
+        return passes[0]
     bias, epsilon = (float(np.mean(shares)) for shares in zip(*((r.bias_share, r.epsilon_share) for r in passes), strict=True))
     channels, expected = (np.mean(values, axis=0) for values in zip(*((r.channels, r.expected) for r in passes), strict=True))
     return Relevance(channels, bias, epsilon, expected)

@@ -101,7 +101,9 @@ def circularity(region: NDArray[np.bool_]) -> float:
             ((np.arange(round(n * OUTLINE_PX / side)) + 0.5) * side / OUTLINE_PX).astype(int) for n in (height, width)
         )
         region = region[rows.clip(0, height - 1)][:, columns.clip(0, width - 1)]
-    r = np.pad(region[box_of(region)], 1)
+    part = region[box_of(region)]
+    r = np.zeros((part.shape[0] + 2, part.shape[1] + 2), np.bool_)  # numpy.pad takes ten times as long
+    r[1:-1, 1:-1] = part
     straight = np.count_nonzero(r[1:] != r[:-1]) + np.count_nonzero(r[:, 1:] != r[:, :-1])
     slanting = np.count_nonzero(r[1:, 1:] != r[:-1, :-1]) + np.count_nonzero(r[1:, :-1] != r[:-1, 1:])
     perimeter = math.pi / 8 * (straight + slanting / math.sqrt(2))

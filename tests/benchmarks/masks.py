@@ -22,6 +22,7 @@ from PIL import Image
 from nca_edge import mask as masks
 from nca_edge.camera import read_image
 from nca_edge.classifier import Classifier, ModelChoice, load
+from nca_edge.component import cell_component
 from nca_edge.pipeline import read_crop
 from nca_edge.preprocess import cell_view, correct, crop_background, otsu, resize, window
 from nca_edge.records import Image8, Image32
@@ -49,7 +50,7 @@ def plain(last: Image32, early: Image32, crop: Image32) -> Image8:
 
 def start(last: Image32, early: Image32, crop: Image32) -> Image8:
     """What ours begins with."""
-    component = masks.cell_component(early).astype(np.float32)
+    component = cell_component(early).astype(np.float32)
     fine = resize(component, crop.shape[0], crop.shape[0])
     return np.where(central(fine > otsu(component)), masks.CELL, 0).astype(np.uint8)
 
