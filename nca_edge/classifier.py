@@ -26,6 +26,7 @@ from nca_edge.bundle import Bundle, find_bundle, load_bundle
 from nca_edge.errors import BundleError, UsageError
 from nca_edge.explain import Question
 from nca_edge.explainer import Sight, explain
+from nca_edge.mask import Neighbour
 from nca_edge.passes import ALWAYS, Look, Passes, look, look_again
 from nca_edge.profiles import detect_board
 from nca_edge.records import Explanation, Image8, Image32, Prediction, RunFacts
@@ -114,9 +115,11 @@ class Classifier:
         spread = float(self.probabilities(seen.each)[:, best].std())
         return Prediction(manifest.classes[best], float(p[best]), unsure, named, len(seen.each), spread)
 
-    def explain(self, seen: Look, crop: Image32, asked: Question, watch: Watch = untimed) -> Explanation:
+    def explain(
+        self, seen: Look, crop: Image32, asked: Question, watch: Watch = untimed, neighbours: tuple[Neighbour, ...] = ()
+    ) -> Explanation:
         """Why a class and where; masks of the passes are compared where a number of them was asked for."""
-        return explain(self.bundle, seen, Sight(crop, asked, self.passes.below >= ALWAYS), watch)
+        return explain(self.bundle, seen, Sight(crop, asked, self.passes.below >= ALWAYS, neighbours), watch)
 
     def history(self, view: Image32) -> Image32:
         """State of one cell before the first step and after each, by the NumPy reference: (steps + 1, grid, grid, channels).

@@ -9,7 +9,7 @@ import numpy as np
 from nca_edge.automaton import pool
 from nca_edge.bundle import Bundle
 from nca_edge.explain import Question, Relevance, head_relevance, mean_relevance, top_channels
-from nca_edge.mask import cell_mask
+from nca_edge.mask import Neighbour, cell_mask
 from nca_edge.measure import outside_share
 from nca_edge.passes import Look, turned_back
 from nca_edge.records import Explanation, Image8, Image32
@@ -26,6 +26,8 @@ class Sight:
     """Names a class of the bundle."""
     compared: bool = False
     """Also say how far the masks of the other looks agree with the first."""
+    neighbours: tuple[Neighbour, ...] = ()
+    """Other cells of its field that the crop may show."""
 
 
 def explain(bundle: Bundle, seen: Look, sight: Sight, watch: Watch = untimed) -> Explanation:
@@ -41,8 +43,8 @@ def explain(bundle: Bundle, seen: Look, sight: Sight, watch: Watch = untimed) ->
     logit = float(relevance.channels.sum() + relevance.bias_share + relevance.epsilon_share)
     with watch("mask"):
         # the image channels would draw red cells into the mask: IoU 0.53 against 0.57 on 33 segwbc2 cells
-        mask = cell_mask(seen.mask_states[0][..., architecture.image_channels :], sight.crop)
-        agreement = _agreement(bundle, mask, seen, sight.crop) if sight.compared else None
+        mask = cell_mask(seen.mask_states[0][..., architecture.image_channels :], sight.crop, sight.neighbours)
+        agreement = _agreement(bundle, mask, seen, sight) if sight.compared else None
     return Explanation(
         asked.label, logit, top, relevance.bias_share, relevance.epsilon_share, mask, outside_share(top, mask),
         against=asked.against, looks=len(seen.states), mask_agreement=agreement,
@@ -59,12 +61,13 @@ def relevances(bundle: Bundle, seen: Look, asked: Question) -> list[Relevance]:
     return [head_relevance(v, bundle.weights, target, pools, against) for v in pooled]
 
 
-def _agreement(bundle: Bundle, mask: Image8, seen: Look, crop: Image32) -> float | None:
+def _agreement(bundle: Bundle, mask: Image8, seen: Look, sight: Sight) -> float | None:
     """Mean overlap (IoU) of the masks of the other looks with that of the first; None where there was one look."""
     first, shares = mask > 0, []
     for number, state in enumerate(seen.mask_states[1:], start=1):
         back = np.asarray(turned_back(state[None], number)[0], np.float32)
-        other = cell_mask(back[..., bundle.manifest.architecture.image_channels :], crop) > 0
+        hidden = back[..., bundle.manifest.architecture.image_channels :]
+        other = cell_mask(hidden, sight.crop, sight.neighbours) > 0
         either = int((first | other).sum())
         shares.append(float((first & other).sum()) / either if either else 1.0)
     return float(np.mean(shares)) if shares else None

@@ -7,18 +7,21 @@ that the eye sees. No mask label takes part in any of it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nca_edge.component import cell_component, split
-from nca_edge.mixtures import SIDE, blurring, ink_of, log_odds
+from nca_edge.mixtures import MOST, SIDE, blurring, ink_of, log_odds
 from nca_edge.preprocess import absorbance, resize
 from nca_edge.records import Image8, Image32
 from nca_edge.regions import box_of, central, opened, without_specks
 
 BACKGROUND, CELL, NUCLEUS = 0, 128, 255
+Neighbour = tuple[float, float, float]
+"""Another cell of the same field: (x, y) of its centre in sides of the crop, and how often as wide it is as the cell."""
 FINE = 160
 """Pixels a side, at most, to which outline and nucleus are enlarged by straight lines; beyond, pixels are repeated."""
 CHROMATIN, SPECK = 128, 0.04
@@ -37,7 +40,7 @@ cells at most 0.02, of a platelet three quarters in the median, whose paler part
 made again without what is bare. Never to allow it takes half a point of overlap among red cells."""
 
 
-def cell_mask(state: Image32, crop: Image32) -> Image8:
+def cell_mask(state: Image32, crop: Image32, neighbours: Sequence[Neighbour] = ()) -> Image8:
     """Mask of the centred cell at the crop's resolution.
 
     A state that is the same everywhere, or not finite, and a crop of one colour have no component to take: nothing is outlined.
@@ -46,6 +49,7 @@ def cell_mask(state: Image32, crop: Image32) -> Image8:
     ----------
     state : (grid, grid, channels) that spans the same square as the crop
     crop : (n, n, 3) float32, corrected, background 1
+    neighbours : cells that are told of their own: what is nearer to one of them, by its size, is not this cell's
 
     Returns
     -------
@@ -60,7 +64,7 @@ def cell_mask(state: Image32, crop: Image32) -> Image8:
     ink = ink_of(colours)
     middle = ink[SIDE // 4 : -SIDE // 4, SIDE // 4 : -SIDE // 4]
     if start.any() and np.count_nonzero(middle >= LEAST_INK) >= middle.size / 20 and _contrast(crop) >= LEAST_INK:
-        odds, within = _outline(start, colours, ink)
+        odds, within = _outline(start, colours, ink, _beyond(neighbours))
         cell = _enlarged(odds, m)
         mask[cell] = CELL
         nucleus = _nucleus(ink, within)
@@ -72,19 +76,32 @@ def cell_mask(state: Image32, crop: Image32) -> Image8:
     return np.ascontiguousarray(mask[rows][:, rows])
 
 
-def _outline(start: NDArray[np.bool_], colours: Image32, ink: Image32) -> tuple[Image32, NDArray[np.bool_]]:
+def _outline(
+    start: NDArray[np.bool_], colours: Image32, ink: Image32, beyond: NDArray[np.bool_]
+) -> tuple[Image32, NDArray[np.bool_]]:
     """Log-odds of the cell, (SIDE, SIDE), positive in one patch without arms and holes, and that patch.
 
     Arms are cut off before the patch in the middle is taken, so that what hangs on one goes with it.
     """
     bare = ink < BARE
     for never in (None, bare):
-        odds = opened(log_odds(start, colours, never), ARM)
+        odds = log_odds(start, colours, never)
+        odds[beyond] = -MOST
+        odds = opened(odds, ARM)
         cell = central(odds > 0)
         if np.count_nonzero(cell & bare) <= MOST_BARE * np.count_nonzero(cell):
             break
     size = np.abs(odds)
     return np.where(cell, size, -size), cell
+
+
+def _beyond(neighbours: Sequence[Neighbour]) -> NDArray[np.bool_]:
+    """(SIDE, SIDE) what is nearer to a neighbour than to the middle, both measured by their own width."""
+    beyond = np.zeros((SIDE, SIDE), np.bool_)
+    line = (np.arange(SIDE) + 0.5) / SIDE
+    for x, y, width in neighbours:
+        beyond |= np.hypot(line - x, line[:, None] - y) < width * np.hypot(line - 0.5, line[:, None] - 0.5)
+    return beyond
 
 
 def _thinned(crop: Image32) -> Image32:

@@ -17,6 +17,7 @@ from nca_edge.classifier import Classifier
 from nca_edge.detect import white_cells
 from nca_edge.errors import InputError
 from nca_edge.explain import Question
+from nca_edge.mask import Neighbour
 from nca_edge.measure import measured, seen_part, unoutlined
 from nca_edge.preprocess import cell_view, correct, crop_background, field_background, window
 from nca_edge.quality import assess, assess_smear, nothing_in
@@ -79,6 +80,18 @@ class Found:
     before: int
     """Cells of the field that came earlier."""
     scale: Scale
+    every: tuple[Detection, ...]
+    """All of the field, these among them."""
+
+    def neighbours(self, n: int, side_px: float) -> tuple[Neighbour, ...]:
+        """Of the n-th of these: other cells whose centres a square of ``side_px`` around it, twice as wide, holds."""
+        (x, y), box = self.cells[n].box.center, self.cells[n].box
+        out = []
+        for other in self.every:
+            dx, dy = (other.box.center[0] - x) / side_px, (other.box.center[1] - y) / side_px
+            if other is not self.cells[n] and max(abs(dx), abs(dy)) < 1:
+                out.append((0.5 + dx, 0.5 + dy, float(np.sqrt(other.box.w * other.box.h / (box.w * box.h)))))
+        return tuple(out)
 
 
 def observe(
@@ -135,7 +148,7 @@ def read_field(
     scale = scale or _scale_of_cells(found, classifier.view_um, frame.rgb)
     cells: list[CellReading] = []
     for start in range(0, len(found), BATCH):
-        batch = Found(tuple(found[start : start + BATCH]), start, scale)
+        batch = Found(tuple(found[start : start + BATCH]), start, scale, tuple(found))
         cells += _read_cells(corrected, batch, classifier, watch)
     return Reading(frame.name, True, (), False, quality.focus, scale, tuple(cells))
 
@@ -170,7 +183,8 @@ def _read_cells(corrected: Image32, batch: Found, classifier: Classifier, watch:
         with watch("crop"):
             crop = window(corrected, centers[n], classifier.view_um / um_per_px)
         prediction = classifier.predict(looks[n])
-        explanation = classifier.explain(looks[n], crop, Question(prediction.label), watch)
+        others = batch.neighbours(n, classifier.view_um / um_per_px)
+        explanation = classifier.explain(looks[n], crop, Question(prediction.label), watch, others)
         with watch("measure"):
             explanation = measured(explanation, batch.scale, centers[n], corrected.shape[:2])
         counted = prediction.label != ARTEFACT and not detection.border

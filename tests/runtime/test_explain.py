@@ -195,6 +195,16 @@ def test_a_platelet_is_outlined_without_the_gap_around_it() -> None:
     assert (mask > 0).sum() == pytest.approx(np.pi * 4**2, rel=0.5)  # 51 times that with the gap
 
 
+def test_a_touching_cell_that_is_told_of_its_own_stays_outside() -> None:
+    row, column = np.indices((64, 64)) - 31.5
+    both = (np.hypot(row, column) < 11) | (np.hypot(row, column - 20) < 10)
+    crop = np.where(both[..., None], np.array([0.5, 0.35, 0.65]), 0.98).astype(np.float32)
+    state = np.repeat(both[::2, ::2].astype(np.float32)[..., None], 2, axis=-1)
+    assert cell_mask(state, crop)[32, 52] > 0
+    mask = cell_mask(state, crop, [(0.5 + 20 / 64, 0.5, 10 / 11)])
+    assert mask[32, 52] == 0 and (mask > 0).sum() == pytest.approx(np.pi * 11**2, rel=0.1)
+
+
 def test_an_outline_is_enlarged_as_images_are() -> None:
     values = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)
     for side in (20, 64, 114, 160):

@@ -12,10 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nca_edge import pipeline
+from nca_edge.camera import read_image
 from nca_edge.classifier import Classifier, ModelChoice, load
 from nca_edge.errors import InputError
+from nca_edge.measure import seen_part
 from nca_edge.pipeline import MAX_CROP_PX, observe, read_crop, read_field
 from nca_edge.records import Frame, Image8, Reading
+from nca_edge.samples import sample_fields
 
 VARIANTS = [("onnx", 1), ("onnx", 2), ("numpy", 1)]
 """Two threads of numpy: see ``test_the_number_of_threads_changes_no_bit``."""
@@ -81,6 +84,19 @@ def test_the_backends_agree(cells: tuple[Image8, ...]) -> None:
     batch = views(cells, classifier().size)[::2].astype(np.float32) / 255
     reference = classifier("numpy").answer(batch).logits
     assert np.abs(classifier().answer(batch).logits - reference).max() <= 1e-3 * np.abs(reference).max()
+
+
+def test_two_cells_that_touch_have_no_pixel_in_common() -> None:
+    rgb = read_image(sample_fields() / "bccd-BloodImage_00176.jpg")
+    reading = read_field(Frame("two.jpg", rgb), classifier(), None, [])
+    assert len(reading.cells) == 2
+    taken = np.zeros(rgb.shape[:2], np.int32)
+    for cell in reading.cells:
+        mask, (x, y) = cell.explanation.mask > 0, cell.detection.box.center
+        left, upper, right, lower = seen_part((x, y), len(mask), taken.shape)
+        x0, y0 = round(x - len(mask) / 2), round(y - len(mask) / 2)
+        taken[y0 + upper : y0 + lower, x0 + left : x0 + right] += mask[upper:lower, left:right]
+    assert taken.max() == 1 and (taken == 1).sum() > 10_000
 
 
 def test_an_answer_does_not_hang_on_the_batch(fields_in_memory: list[Frame], monkeypatch: pytest.MonkeyPatch) -> None:
