@@ -46,7 +46,7 @@ def log_odds(start: NDArray[np.bool_], absorbed: Image32, never: NDArray[np.bool
     """
     terms = _terms(absorbed.reshape(3, -1))
     thinned = np.ascontiguousarray(terms.reshape(10, SIDE, SIDE)[:, ::2, ::2]).reshape(10, -1)
-    ink = thinned[1:4].sum(0, dtype=np.float32)
+    ink = ink_of(thinned[1:4])
     blur, half = blurring(SIDE, SMOOTH), blurring(SIDE // 2, SMOOTH)
     prior = _prior() if never is None else np.where(never, _prior() - np.float32(MOST), _prior())
     against = -np.ascontiguousarray(prior[::2, ::2]).ravel()
@@ -72,8 +72,10 @@ def blurring(side: int, sigma: float) -> Image32:
     return np.asarray(ndimage.gaussian_filter1d(np.eye(side), sigma, axis=0), np.float32)
 
 
-LEAST_VARIANCE = 2e-3
-"""Added to each variance: a part of one colour has a width too."""
+LEAST_VARIANCE, LEAST_WEIGHT = 2e-3, np.float32(1e-6)
+"""Added to each variance: a part of one colour has a width too. And to each pixel's weight: a part may be empty."""
+FARTHEST = np.float32(-80)
+"""Least logarithm of a likelihood, which float32 can still tell from 0."""
 
 
 def _terms(colours: Image32) -> Image32:
@@ -105,42 +107,35 @@ def _mixtures(terms: Image32, ink: Image32, p: Image32, power: int = 1) -> Image
     if power > 1:
         weights **= power
     whole = weights.sum(1)
-    parts = np.empty((4, len(ink)), np.float32)
+    parts = np.empty((4, len(p)), np.float32)
     np.multiply(weights, ink > (weights @ ink / whole)[:, None], out=parts[:2])
     np.subtract(weights, parts[:2], out=parts[2:])
-    parts += np.float32(1e-6)
-    sums = (parts @ terms.T).astype(np.float64)
-    return _gaussians(sums / sums[:, :1], sums[:, 0] / np.concatenate([whole, whole]))
+    parts += LEAST_WEIGHT
+    sums, shares = (parts @ terms.T).tolist(), 2 * whole.tolist()
+    return np.array([_gaussian(one, of) for one, of in zip(sums, shares, strict=True)], np.float32)
 
 
 def _odds(factors: Image32, terms: Image32) -> Image32:
-    """(pixels,) log-likelihood of the cell's mixture less that of its surroundings, within +-6."""
-    darker, paler = (factors @ terms).reshape(2, 2, -1)
-    rest = np.abs(darker - paler)
-    np.negative(rest, out=rest)
-    np.exp(rest, out=rest)
-    rest += 1
-    np.log(rest, out=rest)
-    rest += np.maximum(darker, paler)
-    return np.asarray(np.maximum(np.minimum(rest[0] - rest[1], MOST), -MOST))  # numpy.clip takes twice as long to be asked
+    """(pixels,) log-likelihood of the cell's mixture less that of its surroundings, within +-6; 0 far from both."""
+    likely = factors @ terms
+    np.maximum(likely, FARTHEST, out=likely)
+    np.exp(likely, out=likely)
+    both = np.log(likely[:2] + likely[2:])
+    return np.asarray(np.maximum(np.minimum(both[0] - both[1], MOST), -MOST))  # numpy.clip takes twice as long to be asked
 
 
-def _gaussians(moments: NDArray[np.float64], shares: NDArray[np.float64]) -> Image32:
-    """(n, 10) factors of ``_terms`` that make the logarithm of a share times a Gaussian, for n Gaussians of these moments."""
-    every = zip(moments.tolist(), shares.tolist(), strict=True)
-    return np.array([_gaussian(*one) for one in every], np.float32)
-
-
-def _gaussian(moments: list[float], share: float) -> list[float]:
-    """One of them, in plain numbers: NumPy takes longer to be asked than to answer here."""
-    _, x, y, z, xx, xy, xz, yy, yz, zz = moments
-    a, b, c = xx - x * x + LEAST_VARIANCE, xy - x * y, xz - x * z  # the covariance, row by row, upper triangle
-    d, e, f = yy - y * y + LEAST_VARIANCE, yz - y * z, zz - z * z + LEAST_VARIANCE
+def _gaussian(sums: list[float], whole: float) -> list[float]:
+    """Factors of ``_terms`` that make the logarithm of a Gaussian times its share of the ``whole``, from the sums of its terms:
+    in plain numbers, NumPy takes longer to be asked than to answer here."""
+    n, x, y, z, xx, xy, xz, yy, yz, zz = sums
+    x, y, z = x / n, y / n, z / n
+    a, b, c = xx / n - x * x + LEAST_VARIANCE, xy / n - x * y, xz / n - x * z  # the covariance, row by row, upper triangle
+    d, e, f = yy / n - y * y + LEAST_VARIANCE, yz / n - y * z, zz / n - z * z + LEAST_VARIANCE
     cofactors = d * f - e * e, c * e - b * f, b * e - c * d, a * f - c * c, b * c - a * e, a * d - b * b
     determinant = a * cofactors[0] + b * cofactors[1] + c * cofactors[2]
     a, b, c, d, e, f = (one / determinant for one in cofactors)  # now its inverse
     p, q, r = a * x + b * y + c * z, b * x + d * y + e * z, c * x + e * y + f * z
-    constant = math.log(share) - 0.5 * math.log(determinant) - 0.5 * (x * p + y * q + z * r)
+    constant = math.log(n / whole) - 0.5 * math.log(determinant) - 0.5 * (x * p + y * q + z * r)
     return [constant, p, q, r, -0.5 * a, -b, -c, -0.5 * d, -e, -0.5 * f]
 
 

@@ -38,10 +38,8 @@ def central(mask: Mask) -> Mask:
     if _plain(part):
         whole[box] = part
         return whole
-    labels, _ = ndimage.label(part, _CROSS)
-    lines = [((np.arange(n) - (n - 1) / 2) ** 2)[one] for n, one in zip(mask.shape, box, strict=True)]
-    distance = np.where(part, lines[0][:, None] + lines[1][None, :], np.inf)
-    nearest = labels == labels.ravel()[np.argmin(distance)]
+    labels, n = ndimage.label(part, _CROSS)
+    nearest = part if n == 1 else labels == _nearest(part, labels, mask.shape, box)
     if not _holes(nearest):
         whole[box] = nearest
         return whole
@@ -50,6 +48,13 @@ def central(mask: Mask) -> Mask:
     outside, _ = ndimage.label(beyond, _CROSS)
     whole[box] = (outside != outside[0, 0])[1:-1, 1:-1]
     return whole
+
+
+def _nearest(part: Mask, labels: NDArray[np.int32], shape: tuple[int, ...], box: Box) -> int:
+    """The label of the pixel nearest to the centre of what ``part`` is the ``box`` of."""
+    lines = [((np.arange(n) - (n - 1) / 2) ** 2)[one] for n, one in zip(shape, box, strict=True)]
+    distance = np.where(part, lines[0][:, None] + lines[1][None, :], np.inf)
+    return int(labels.ravel()[np.argmin(distance)])
 
 
 def _plain(part: Mask) -> bool:

@@ -10,7 +10,7 @@ from scipy.stats import norm
 from nca_edge.component import cell_component, split
 from nca_edge.explain import SWAY, Relevance, _chance, head_relevance, strongest, top_channels
 from nca_edge.mask import NUCLEUS, _enlarged, cell_mask
-from nca_edge.mixtures import _gaussians, _terms
+from nca_edge.mixtures import _gaussian, _terms
 from nca_edge.preprocess import otsu, resize
 
 
@@ -156,8 +156,9 @@ def test_mask_is_the_centred_disc_and_its_dark_core() -> None:
 def test_a_gaussian_written_as_ten_factors_is_the_one_of_its_moments(seed: int) -> None:
     rng = np.random.default_rng(seed)
     colours = rng.normal(rng.uniform(0, 2, 3), rng.uniform(0.02, 0.5, 3), (300, 3)).astype(np.float32)
-    weights, share, terms = rng.random((1, 300)), np.array([0.3]), _terms(np.ascontiguousarray(colours.T))
-    (factors,) = _gaussians(weights @ terms.T.astype(np.float64) / weights.sum(), share)
+    weights, terms = rng.random((1, 300)), _terms(np.ascontiguousarray(colours.T))
+    (sums,) = (weights @ terms.T.astype(np.float64)).tolist()
+    factors = np.array(_gaussian(sums, weights.sum() / 0.3))
     x = colours.astype(np.float64)
     mean = weights[0] @ x / weights.sum()
     covariance = (x - mean).T @ ((x - mean) * weights.T) / weights.sum() + 2e-3 * np.eye(3)
