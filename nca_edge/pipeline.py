@@ -139,7 +139,7 @@ def read_field(
     if wrong:
         return _rejected(frame, replace(quality, accepted=False, reasons=(wrong,)))
     with watch("detect"), allowed(classifier.threads):
-        red = red_cells(corrected)
+        red = red_cells(corrected, scale_known=um_per_px is not None)
         quality = assess_smear(quality, red)
         if not quality.accepted:
             return _rejected(frame, quality)

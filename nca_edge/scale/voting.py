@@ -92,7 +92,7 @@ def vote(total: Image32, mask: NDArray[np.bool_]) -> NDArray[np.float64]:
     y, x = np.nonzero(rim(mask))
     steep = np.hypot(grad_x[y, x], grad_y[y, x]) + 1e-9
     outline = Outline(x, y, grad_x[y, x] / steep, grad_y[y, x] / steep, (height, width))
-    return np.concatenate([outline.discs(radius) for radius in np.geomspace(3.0, max(height, width) / 5, 40)])
+    return np.concatenate(each(outline.discs, np.geomspace(3.0, max(height, width) / 5, 40)))
 
 
 @dataclass(frozen=True, slots=True)

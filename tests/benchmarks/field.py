@@ -1,6 +1,6 @@
 """How long a warm pipeline takes for one field of 640 x 480 px with a white cell or two, by stage, and what memory it needs.
 
-    python tests/benchmarks/field.py [--repeats 60] [--threads 2] [--backend auto] [--loop 1000] [--json FILE]
+    python tests/benchmarks/field.py [--repeats 60] [--threads 2] [--backend auto] [--um-per-px UM] [--loop 1000] [--json FILE]
 
 | measure | bound |
 |---|---|
@@ -42,25 +42,27 @@ SETTLED = 100
 """Field after which memory should not grow."""
 
 
-def read_one(path: Path, name: str, classifier: Classifier, session: Session) -> tuple[dict[str, float], int]:
+def read_one(
+    path: Path, name: str, classifier: Classifier, session: Session, um_per_px: float | None = None
+) -> tuple[dict[str, float], int]:
     """Milliseconds of each stage, of the whole (``field``) and of the CPU (``cpu``), and how many cells there were."""
     watch, began, busy = Stopwatch(), time.perf_counter(), time.process_time()
     with watch("decode"):
         frames = list(file_frames(path, [path]))
-    (reading,) = observe(frames, classifier, watch=watch)
+    (reading,) = observe(frames, classifier, um_per_px, watch=watch)
     with watch("store"):
         session.commit(replace(reading, field=name))  # a name is committed once
     whole = {"field": time.perf_counter() - began, "cpu": time.process_time() - busy}
     return {stage: 1e3 * seconds for stage, seconds in (watch.seconds | whole).items()}, len(reading.cells)
 
 
-def measure(paths: list[Path], repeats: int, classifier: Classifier) -> dict[str, Any]:
+def measure(paths: list[Path], repeats: int, classifier: Classifier, um_per_px: float | None) -> dict[str, Any]:
     """Median, 90th percentile and least of each stage."""
     rows: list[dict[str, float]] = []
     cells = 0
     with tempfile.TemporaryDirectory() as folder, Session.create(Path(folder) / "s", classifier.facts(None)) as session:
         for number in range(len(paths) + repeats):
-            row, found = read_one(paths[number % len(paths)], f"{number}", classifier, session)
+            row, found = read_one(paths[number % len(paths)], f"{number}", classifier, session, um_per_px)
             if number >= len(paths):
                 rows.append(row)
                 cells += found
@@ -69,7 +71,7 @@ def measure(paths: list[Path], repeats: int, classifier: Classifier) -> dict[str
         for name in rows[0]
         for v in [[row.get(name, 0.0) for row in rows]]
     }
-    return {"repeats": repeats, "cells_per_field": cells / repeats, "ms": stages}
+    return {"um_per_px": um_per_px, "repeats": repeats, "cells_per_field": cells / repeats, "ms": stages}
 
 
 def loop(paths: list[Path], fields: int, classifier: Classifier) -> dict[str, Any]:
@@ -96,6 +98,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--um-per-px", type=float, help="a scale that is given, as for a calibrated microscope")
     parser.add_argument("--loop", type=int, metavar="N", help=f"then N fields in one session; a multiple of {SETTLED}")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     args = parser.parse_args()
@@ -107,7 +110,7 @@ def main() -> int:
     result = {
         "cpus": os.cpu_count(), "threads": args.threads, "backend": classifier.backend.name, "precision": args.precision,
         "model": classifier.bundle.manifest.name, "fields": [path.name for path in paths],
-        **measure(paths, args.repeats, classifier), "load": [before, os.getloadavg()[0]],
+        **measure(paths, args.repeats, classifier, args.um_per_px), "load": [before, os.getloadavg()[0]],
     }  # fmt: skip
     result["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
     result["ok"] = result["ms"]["field"]["p50"] <= FIELD_MS and result["peak_memory_mb"] <= PEAK_MB

@@ -184,7 +184,10 @@ def microscope_rows() -> list[Row]:
     soak, file = read("soak.json"), "soak.json"
     n = f"{soak['minutes']:.0f} minutes, {soak['fields_stored']} fields"
     grown = f"{soak['memory_slope_mb_per_hour']:+.0f} MB an hour, at most {soak['memory_mb_most']:.0f} MB"
-    return [*rows, ("memory of a simulated live count with its slide (49 fields in memory), after its first quarter", grown, n, file)]
+    return [
+        *rows,
+        ("memory of a simulated live count with its slide (49 fields in memory), after its first quarter", grown, n, file),
+    ]
 
 
 def machine_rows() -> list[Row]:

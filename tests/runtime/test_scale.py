@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from nca_edge.camera import read_image
 from nca_edge.detect import white_cells
 from nca_edge.preprocess import correct, crop_background, field_background
+from nca_edge.quality import assess, assess_smear
 from nca_edge.records import Image32, RedCells
-from nca_edge.scale import RED_CELL_UM, crop_scale, field_scale, red_cells
+from nca_edge.samples import sample_fields
+from nca_edge.scale import RED_CELL_UM, crop_scale, field, field_scale, red_cells
 
 
 @pytest.mark.parametrize("um", [5.0, 8.0, 11.0])
@@ -20,6 +23,21 @@ def test_diameter_and_colour(um: float) -> None:
     assert red.n >= 8
     assert red.diameter_px == pytest.approx(RED_CELL_UM * um, rel=0.1)
     assert red.absorbance == pytest.approx(fields.RED, abs=0.04)
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in sample_fields().glob("*.jpg")))
+def test_one_look_is_enough_where_the_scale_is_known(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = []
+    whole = field._look
+    monkeypatch.setattr(field, "_look", lambda *of: looks.append(of) or whole(*of))
+    rgb = read_image(sample_fields() / name)
+    corrected = correct(rgb, field_background(rgb))
+    quality, compared = assess(rgb, corrected), red_cells(corrected)
+    looks.clear()
+    alone = red_cells(corrected, scale_known=True)
+    assert len(looks) == 1
+    assert white_cells(corrected, alone, 0.1) == white_cells(corrected, compared, 0.1)
+    assert assess_smear(quality, alone) == assess_smear(quality, compared)
 
 
 def test_few_red_cells_at_high_magnification() -> None:
