@@ -26,7 +26,7 @@ from nca_edge.bundle import Bundle, find_bundle, load_bundle
 from nca_edge.errors import BundleError, UsageError
 from nca_edge.explain import Question
 from nca_edge.explainer import Sight, explain
-from nca_edge.mask import Neighbour
+from nca_edge.neighbours import Neighbour
 from nca_edge.passes import ALWAYS, Look, Passes, look, look_again
 from nca_edge.profiles import detect_board
 from nca_edge.records import Explanation, Image8, Image32, Prediction, RunFacts

@@ -59,8 +59,8 @@ def _leading(sample: NDArray[np.float64], spread: NDArray[np.float64], count: in
     """(channels, at most ``count``) principal axes of a centred sample, (n, channels), of largest variance first.
 
     By subspace iteration (Rutishauser 1969): numpy.linalg.eigh finds all of them on all cores, and waiting for a busy core took
-    100 ms. So do products of more than 2^18 numbers in OpenBLAS; these are of half of it. Five vectors more than asked for make
-    the error shrink by the ratio of variances that lie far apart.
+    100 ms. So do products of more than 2^18 numbers in OpenBLAS; up to 128 channels these are of no more. Five vectors more
+    than asked for make the error shrink by the ratio of variances that lie far apart.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def _leading(sample: NDArray[np.float64], spread: NDArray[np.float64], count: in
     return np.asarray(basis @ turned[:, ::-1][:, :count])
 
 
-def split(values: Image32) -> float:
+def exact_otsu(values: Image32) -> float:
     """Otsu's threshold (Otsu 1979), of all there are: to sort so few takes less time than to count them in bins."""
     ordered = np.sort(values, axis=None)
     n = ordered.size

@@ -9,8 +9,9 @@ import numpy as np
 from nca_edge.automaton import pool
 from nca_edge.bundle import Bundle
 from nca_edge.explain import Question, Relevance, head_relevance, mean_relevance, top_channels
-from nca_edge.mask import Neighbour, cell_mask
+from nca_edge.mask import cell_mask
 from nca_edge.measure import outside_share
+from nca_edge.neighbours import Neighbour
 from nca_edge.passes import Look, turned_back
 from nca_edge.records import Explanation, Image8, Image32
 from nca_edge.stopwatch import Watch, untimed

@@ -13,15 +13,14 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from nca_edge.component import cell_component, split
+from nca_edge.component import cell_component, exact_otsu
 from nca_edge.mixtures import MOST, SIDE, blurring, ink_of, log_odds
+from nca_edge.neighbours import Neighbour
 from nca_edge.preprocess import absorbance, resize
 from nca_edge.records import Image8, Image32
 from nca_edge.regions import box_of, central, opened, without_specks
 
 BACKGROUND, CELL, NUCLEUS = 0, 128, 255
-Neighbour = tuple[float, float, float]
-"""Another cell of the same field: (x, y) of its centre in sides of the crop, and how often as wide it is as the cell."""
 FINE = 160
 """Pixels a side, at most, to which outline and nucleus are enlarged by straight lines; beyond, pixels are repeated."""
 CHROMATIN, SPECK = 128, 0.04
@@ -59,7 +58,7 @@ def cell_mask(state: Image32, crop: Image32, neighbours: Sequence[Neighbour] = (
     m = min(n, FINE)
     mask = np.zeros((m, m), np.uint8)
     component = cell_component(state).astype(np.float32)
-    start = central(component > split(component)) if component.any() else component > 0
+    start = central(component > exact_otsu(component)) if component.any() else component > 0
     colours = absorbance(_thinned(crop))
     ink = ink_of(colours)
     middle = ink[SIDE // 4 : -SIDE // 4, SIDE // 4 : -SIDE // 4]
@@ -91,8 +90,13 @@ def _outline(
         cell = central(odds > 0)
         if np.count_nonzero(cell & bare) <= MOST_BARE * np.count_nonzero(cell):
             break
-    size = np.abs(odds)
-    return np.where(cell, size, -size), cell
+    return _only(odds, cell), cell
+
+
+def _only(values: Image32, kept: NDArray[np.bool_]) -> Image32:
+    """Positive where ``kept``, negative elsewhere: enlarged, an outline runs between two pixels by how far both are from 0."""
+    size = np.abs(values)
+    return np.where(kept, size, -size)
 
 
 def _beyond(neighbours: Sequence[Neighbour]) -> NDArray[np.bool_]:
@@ -161,14 +165,13 @@ def _nucleus(ink: Image32, cell: NDArray[np.bool_]) -> Image32 | None:
     blur = blurring(SIDE, SIDE / CHROMATIN)
     smooth = np.asarray(blur @ ink @ blur.T, np.float32)
     inside = smooth[cell]
-    over = smooth - np.float32(split(inside))
+    over = smooth - np.float32(exact_otsu(inside))
     box = box_of(cell, 1)
     within, dark = cell[box], cell[box] & (over[box] > 0)
     speck = SPECK * dark.sum()
     dark = ~without_specks(~without_specks(dark, speck), speck) & within
     if 0.1 < dark.sum() / inside.size < 0.9 and smooth[box][dark].mean() > 1.5 * smooth[box][within & ~dark].mean():
         whole = np.full_like(ink, -1)
-        size = np.abs(over[box])
-        whole[box] = np.where(dark, size, -size)
+        whole[box] = _only(over[box], dark)
         return whole
     return None

@@ -17,8 +17,8 @@ from nca_edge.classifier import Classifier
 from nca_edge.detect import white_cells
 from nca_edge.errors import InputError
 from nca_edge.explain import Question
-from nca_edge.mask import Neighbour
 from nca_edge.measure import measured, seen_part, unoutlined
+from nca_edge.neighbours import neighbours
 from nca_edge.preprocess import cell_view, correct, crop_background, field_background, window
 from nca_edge.quality import assess, assess_smear, nothing_in
 from nca_edge.records import (
@@ -82,16 +82,6 @@ class Found:
     scale: Scale
     every: tuple[Detection, ...]
     """All of the field, these among them."""
-
-    def neighbours(self, n: int, side_px: float) -> tuple[Neighbour, ...]:
-        """Of the n-th of these: other cells whose centres a square of ``side_px`` around it, twice as wide, holds."""
-        (x, y), box = self.cells[n].box.center, self.cells[n].box
-        out = []
-        for other in self.every:
-            dx, dy = (other.box.center[0] - x) / side_px, (other.box.center[1] - y) / side_px
-            if other is not self.cells[n] and max(abs(dx), abs(dy)) < 1:
-                out.append((0.5 + dx, 0.5 + dy, float(np.sqrt(other.box.w * other.box.h / (box.w * box.h)))))
-        return tuple(out)
 
 
 def observe(
@@ -183,7 +173,7 @@ def _read_cells(corrected: Image32, batch: Found, classifier: Classifier, watch:
         with watch("crop"):
             crop = window(corrected, centers[n], classifier.view_um / um_per_px)
         prediction = classifier.predict(looks[n])
-        others = batch.neighbours(n, classifier.view_um / um_per_px)
+        others = neighbours(detection, batch.every, um_per_px, classifier.view_um)
         explanation = classifier.explain(looks[n], crop, Question(prediction.label), watch, others)
         with watch("measure"):
             explanation = measured(explanation, batch.scale, centers[n], corrected.shape[:2])

@@ -1,9 +1,8 @@
 """Finds of one field that are pieces of one cell: the lobes of a large or a multilobed nucleus, each taken for a cell.
 
 A piece's mask shows the nucleus of the whole cell, whichever lobe it is centred on; so pieces of one cell outline the same
-nucleus, and their boxes overlap. In the 582 fields of bccd and chula, pairs of finds nearer than 13 um that are one cell (bar
-a blurred smudge) had boxes that overlap by 0.32 and more of the smaller (0.29 once the others of its three pieces are one), and
-nuclei by 0.74 and more; two cells that touch had boxes that overlap by 0.16 at most, or centres 11 um apart.
+nucleus, and their boxes overlap (``nca_edge.neighbours``). In the 582 fields of bccd and chula, nuclei of pairs that are one
+cell (bar a blurred smudge) overlap by 0.74 and more.
 """
 
 from __future__ import annotations
@@ -17,12 +16,9 @@ from numpy.typing import NDArray
 
 from nca_edge.differential import ARTEFACT
 from nca_edge.mask import NUCLEUS
+from nca_edge.neighbours import may_be_one
 from nca_edge.records import Box, CellReading
 
-APART_UM = 10.0
-"""Centres of pieces of one cell are no further apart."""
-BOXES = 0.25
-"""Overlap of their boxes, share of the smaller one, at least."""
 NUCLEI = 0.7
 """Overlap (IoU) of the nuclei that their masks outline, at least."""
 
@@ -57,7 +53,7 @@ def _one_cell(pieces: list[_Piece], um_per_px: float, view_um: float) -> tuple[_
     """The two that are surest to be one; None where none are."""
     best, found = 0.0, None
     for first, second in combinations(pieces, 2):
-        if _distance(first.box, second.box) * um_per_px > APART_UM or _overlap(first.box, second.box) < BOXES:
+        if not may_be_one(first.box, second.box, um_per_px):
             continue
         alike = _nuclei(first.cell, second.cell, view_um / um_per_px)
         if alike >= NUCLEI and alike > best:
@@ -81,13 +77,6 @@ def _reading(piece: _Piece, number: int) -> CellReading:
 
 def _distance(a: Box, b: Box) -> float:
     return float(np.hypot(a.center[0] - b.center[0], a.center[1] - b.center[1]))
-
-
-def _overlap(a: Box, b: Box) -> float:
-    """Share of the smaller box."""
-    w = min(a.x + a.w, b.x + b.w) - max(a.x, b.x)
-    h = min(a.y + a.h, b.y + b.h) - max(a.y, b.y)
-    return max(0, w) * max(0, h) / min(a.w * a.h, b.w * b.h)
 
 
 def _nuclei(a: CellReading, b: CellReading, side_px: float) -> float:

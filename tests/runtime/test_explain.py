@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from scipy.stats import norm
 
-from nca_edge.component import cell_component, split
+from nca_edge.component import cell_component, exact_otsu
 from nca_edge.explain import SWAY, Relevance, _chance, head_relevance, strongest, top_channels
 from nca_edge.mask import NUCLEUS, _enlarged, cell_mask
 from nca_edge.mixtures import _gaussian, _terms
@@ -133,7 +133,7 @@ def test_few_values_are_split_where_the_variance_between_is_largest(seed: int, n
         low, high = values[values <= threshold].astype(float), values[values > threshold].astype(float)
         return float(len(low) * len(high) * (low.mean() - high.mean()) ** 2) if len(low) and len(high) else 0.0
 
-    assert between(split(values)) == pytest.approx(max(between(float(t)) for t in values), rel=1e-6)
+    assert between(exact_otsu(values)) == pytest.approx(max(between(float(t)) for t in values), rel=1e-6)
 
 
 def test_mask_is_the_centred_disc_and_its_dark_core() -> None:
