@@ -10,11 +10,11 @@ from nca_edge.records import Box, Detection
 
 Neighbour = tuple[float, float, float]
 """Another cell of a field: (x, y) of its centre in sides of the crop, and how often as wide it is as the cell."""
-APART_UM = 10.0
+APART_UM = 9.4
 """Centres of pieces of one cell are no further apart."""
 BOXES = 0.25
 """Overlap of their boxes, share of the smaller one, at least: in the 582 fields of bccd and chula pieces of one cell have 0.29
-and more, two cells that touch 0.16 at most, or centres 11 um apart."""
+and more, two cells that touch 0.16 at most, or centres 10.3 um apart."""
 
 
 def may_be_one(a: Box, b: Box, um_per_px: float) -> bool:

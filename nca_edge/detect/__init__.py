@@ -13,7 +13,7 @@ from nca_edge.detect.joining import joined_pieces
 from nca_edge.preprocess import resize
 from nca_edge.records import Box, Detection, Image32, RedCells
 
-PX_PER_UM = 4.0
+PX_PER_UM = 4.25
 """Working resolution: finer costs time and adds noise, coarser merges lobes with their neighbours."""
 
 
@@ -41,7 +41,7 @@ def white_cells(corrected: Image32, red: RedCells, um_per_px: float | None) -> l
     shrink = min(1.0, PX_PER_UM * scale)
     px_per_um = shrink / scale
     size = max(1, round(height * shrink)), max(1, round(width * shrink))
-    maps = contrast_maps(corrected if shrink == 1.0 else resize(corrected, *size), reference, 0.4 * px_per_um)
+    maps = contrast_maps(corrected if shrink == 1.0 else resize(corrected, *size), reference, 0.38 * px_per_um)
     lobes, count = nucleus_lobes(maps.contrast, px_per_um)
     bodies = cell_bodies(maps, lobes, px_per_um)
     owner = joined_pieces(joined_lobes(lobes, bodies, count, px_per_um), lobes, bodies, maps, px_per_um)

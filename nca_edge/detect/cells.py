@@ -9,13 +9,13 @@ from nca_edge.detect.shapes import Labels, Mask, filled, opened
 from nca_edge.detect.waist import is_elongated, side_by_side, widths
 from nca_edge.records import Image32
 
-NUCLEUS_UM2 = (18.0, 330.0)
+NUCLEUS_UM2 = (15.8, 290.0)
 """Area of the nucleus, um2: below are platelets and dirt, above smears and clumps."""
 
-LOBE_UM2 = 3.0
+LOBE_UM2 = 2.6
 """Smaller dark specks are granules, not lobes of a nucleus."""
 
-CELL_SPAN_UM = 21.0
+CELL_SPAN_UM = 19.7
 """Lobes are not joined into a cell longer than this."""
 
 ROUND = 0.62
@@ -29,7 +29,7 @@ light); dirt on chula fields has 0.66 to 1.1."""
 SAMPLE = 50_000
 """Pixels that give a median of a whole field; millions would cost more time than all else."""
 
-CYTOPLASM_UM = 4.5
+CYTOPLASM_UM = 4.2
 """How far the cell reaches beyond its nucleus at most."""
 
 
@@ -38,7 +38,7 @@ def nucleus_lobes(contrast: Image32, px_per_um: float) -> tuple[Labels, int]:
     from scipy import ndimage
 
     level = seed_level(contrast, NUCLEUS_UM2[0] * px_per_um**2)
-    labels, count = ndimage.label(filled(opened(contrast > level, 0.5 * px_per_um)))
+    labels, count = ndimage.label(filled(opened(contrast > level, 0.47 * px_per_um)))
     area = np.bincount(labels.ravel(), minlength=count + 1)
     kept = area >= LOBE_UM2 * px_per_um**2
     kept[0] = False
@@ -51,7 +51,7 @@ def is_nucleus(part: Mask, px_per_um: float) -> bool:
 
     if not NUCLEUS_UM2[0] <= part.sum() / px_per_um**2 <= NUCLEUS_UM2[1]:
         return False
-    return bool(ndimage.distance_transform_edt(np.pad(part, 1)).max() >= 1.2 * px_per_um)
+    return bool(ndimage.distance_transform_edt(np.pad(part, 1)).max() >= 1.1 * px_per_um)
 
 
 def is_stained(part: Mask, planes: tuple[Image32, Image32, Image32]) -> bool:
@@ -67,7 +67,7 @@ def is_stained(part: Mask, planes: tuple[Image32, Image32, Image32]) -> bool:
 
 
 def _split(lobes: Labels, count: int, px_per_um: float) -> tuple[Labels, int]:
-    """Cut components that are two nuclei with a neck: both 5.6 um thick or more and 6.5 um apart, neck under 0.7 of the
+    """Cut components that are two nuclei with a neck: both 5.2 um thick or more and 6.1 um apart, neck under 0.7 of the
     thicker."""
     from scipy import ndimage
 
@@ -79,9 +79,9 @@ def _split(lobes: Labels, count: int, px_per_um: float) -> tuple[Labels, int]:
         cores, n = ndimage.label(depth > 0.7 * depth.max())
         if n < 2:
             continue
-        thick = [i for i in range(1, n + 1) if depth[cores == i].max() >= 2.8 * px_per_um]
+        thick = [i for i in range(1, n + 1) if depth[cores == i].max() >= 2.6 * px_per_um]
         centers = np.array(ndimage.center_of_mass(depth, cores, thick)).reshape(-1, 2)
-        if len(thick) < 2 or np.hypot(*(centers[0] - centers[1:]).T).min() < 6.5 * px_per_um:
+        if len(thick) < 2 or np.hypot(*(centers[0] - centers[1:]).T).min() < 6.1 * px_per_um:
             continue
         nearest = ndimage.distance_transform_edt(~np.isin(cores, thick), return_distances=False, return_indices=True)
         owner = cores[tuple(nearest)]
@@ -122,7 +122,7 @@ def _body(tinged: Mask, lobes: Labels, px_per_um: float) -> Labels:
 
     far, nearest = ndimage.distance_transform_edt(lobes == 0, return_indices=True)
     stained = tinged & (far <= CYTOPLASM_UM * px_per_um) | (lobes > 0)
-    cell = opened(stained, 0.75 * px_per_um) | (far <= 0.4 * px_per_um)
+    cell = opened(stained, 0.7 * px_per_um) | (far <= 0.38 * px_per_um)
     parts, count = ndimage.label(cell)
     hit = np.zeros(count + 1, np.bool_)
     hit[np.unique(parts[lobes > 0])] = True

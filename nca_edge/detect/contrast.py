@@ -74,7 +74,7 @@ def red_reference(corrected: Image32, red: RedCells) -> Reference:
 
 
 def estimated_um_per_px(corrected: Image32, red: RedCells, reference: Reference) -> float:
-    """Scale from the red cells, else so that the largest nucleus is 9 um across."""
+    """Scale from the red cells, else so that the largest nucleus is 8.4 um across."""
     from scipy import ndimage
 
     if red.n >= MIN_RED_CELLS and red.diameter_px > 0.0:
@@ -88,7 +88,7 @@ def estimated_um_per_px(corrected: Image32, red: RedCells, reference: Reference)
     radius = min(0.7 * thickest, 8.0)
     labels, _ = ndimage.label(~opened(~np.pad(dark, 20), radius))
     largest = float(np.bincount(labels.ravel())[1:].max())
-    return float(9.0 / max(2.0 * np.sqrt(largest / np.pi), 6.0) * small.shape[1] / corrected.shape[1])
+    return float(8.4 / max(2.0 * np.sqrt(largest / np.pi), 6.0) * small.shape[1] / corrected.shape[1])
 
 
 def _thumbnail(corrected: Image32) -> Image32:

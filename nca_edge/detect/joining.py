@@ -12,20 +12,20 @@ from nca_edge.detect.contrast import Maps
 from nca_edge.detect.shapes import Labels, Mask
 from nca_edge.detect.waist import side_by_side
 
-LOBE_AREA_UM2 = (10.0, 34.0)
+LOBE_AREA_UM2 = (8.8, 30.0)
 """Area of a nucleus, um2, that may be the lobe of another: smaller are platelets, larger the round nuclei of lymphocytes, which
 touch each other without being one cell."""
 
-GAP_UM = 4.0
+GAP_UM = 3.75
 """Lobes farther apart than this are not one cell's."""
 
-SPAN_UM = 18.0
+SPAN_UM = 17.0
 """Nor are those that reach farther together."""
 
 COVERED = 1 / 3
 """Share of a red cell's absorbance that is between them at least, at all but a fifth of the places: no background there."""
 
-BRIDGE_UM = 1.5
+BRIDGE_UM = 1.4
 """What lies between two lobes: the places from which the way to both is longer than the gap by no more than this."""
 
 

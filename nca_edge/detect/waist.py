@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 
 from nca_edge.detect.shapes import Labels, Mask
 
-WAIST_SPAN_UM, WAIST_ROUND = 17.0, 0.68
+WAIST_SPAN_UM, WAIST_ROUND = 16.0, 0.68
 """Bodies that meet at a waist, on less than the thickness of the thinner, are two where both together are longer and less round
 than this: two discs that touch, of which the larger makes the whole rounder than 0.5. Among 128 pairs on bccd, chula and
-acevedo20 whose nuclei have 15 um2 each, five such were two cells; those that were one were shorter than 16 um, rounder than 0.7
+acevedo20 whose nuclei have 13 um2 each, five such were two cells; those that were one were shorter than 15 um, rounder than 0.7
 or met on 1.18 times that thickness."""
 
 SIDES = 4.0 / np.pi

@@ -22,8 +22,8 @@ MIN_WHOLE = 3
 MANY_WHOLE = 6
 """So many are believed where their size goes with the nucleus in the centre, if not with the patch around it."""
 
-WHITE_PER_RED = (0.3, 3.0)
-"""Diameter of what is in the centre in red-cell diameters: white cells have 1 to 3, platelets less."""
+WHITE_PER_RED = (0.28, 2.8)
+"""Diameter of what is in the centre in red-cell diameters: white cells have 0.9 to 2.8, platelets less."""
 
 FAINT_APART = 4.0
 """Separation, in standard deviations of the background, of red cells from it where the threshold took only what is darker: a

@@ -12,11 +12,11 @@ from nca_edge.threads import allowed, each
 RED_CELL_UM = 7.5
 """Diameter of a human red cell on a dried smear, um."""
 
-FINE_PX = 14.0
+FINE_PX = 15.0
 """Red cells of fewer reduced px across are looked at again with less reduction, in the middle of the field: the rounding of
-votes makes small circles smaller, and under 6 px none is seen."""
+votes makes small circles smaller, and under 6.5 px none is seen."""
 
-RESOLVED_PX = 9.0
+RESOLVED_PX = 9.6
 """Circles of fewer reduced px across are specks and noise: in a chula field without red cells their size halved with every
 finer look."""
 

@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 RED = (0.10, 0.30, 0.35)
 CYTOPLASM = (0.25, 0.30, 0.08)
 NUCLEUS = (1.3, 1.5, 0.5)
+RED_UM = 7.0
+"""A red cell of 7.5 um, measured to the outer end of its rim, is so wide where its absorbance is half."""
 
 
 def blank(height: int = 480, width: int = 640) -> NDArray[np.float64]:
@@ -33,12 +35,12 @@ def white_cell(field: NDArray[np.float64], x: float, y: float, um: float) -> Non
 
 
 def red_grid(field: NDArray[np.float64], um: float, keep_off: list[tuple[float, float]]) -> int:
-    """Red cells of 7.5 um on a grid of 11 um, away from the given places; how many."""
+    """Red cells on a grid of 11 um, away from the given places; how many."""
     n = 0
     for y in np.arange(7 * um, field.shape[0] - 6 * um, 11 * um):
         for x in np.arange(7 * um, field.shape[1] - 6 * um, 11 * um):
             if all(np.hypot(x - a, y - b) > 12 * um for a, b in keep_off):
-                disc(field, x, y, 7.5 * um, RED)
+                disc(field, x, y, RED_UM * um, RED)
                 n += 1
     return n
 

@@ -44,7 +44,7 @@ def test_few_red_cells_at_high_magnification() -> None:
     """At 14 px a um four red cells fit beside two white ones, which once were taken for red cells of 164 px."""
     field = fields.blank()
     for x, y in ((90, 70), (560, 80), (420, 90), (80, 400), (230, 420), (590, 430)):
-        fields.disc(field, x, y, RED_CELL_UM * 14, fields.RED)
+        fields.disc(field, x, y, fields.RED_UM * 14, fields.RED)
     for x, y in ((220, 200), (420, 300)):
         fields.white_cell(field, x, y, 14.0)
     rgb = fields.photograph(field)
