@@ -58,6 +58,12 @@ def test_cut_cell_is_marked() -> None:
     assert cells[0].box.y + cells[0].box.h == 480
 
 
+@pytest.mark.parametrize(("x", "y"), [(320, 494), (320, -14), (-14, 240), (654, 240)])
+def test_a_sliver_of_a_cell_is_none(x: int, y: int) -> None:
+    """A lobe 4.2 um thick and its cytoplasm are in view: less than half a white cell."""
+    assert find(fields.photograph(fields.smear(cells=((x, y),)))) == []
+
+
 def test_touching_lymphocytes_are_two() -> None:
     field = fields.blank()
     fields.red_grid(field, 8.0, [(280, 240), (356, 240)])
