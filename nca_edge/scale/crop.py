@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from nca_edge.preprocess import otsu
 from nca_edge.records import Image32, Scale
 from nca_edge.scale.field import RED_CELL_UM
-from nca_edge.scale.voting import MIN_STAIN, VOTE_BIAS, WORK_SIDE, foreground, modal, pale, split, stain_planes, vote
+from nca_edge.scale.voting import MIN_STAIN, VOTE_BIAS, WORK_SIDE, foreground, pale_discs, split, stain_planes
 
 WHITE_CELL_UM = 13.0
 """Equivalent diameter of a white cell on a dried smear, um: 10 (small lymphocyte) to 18 (monocyte)."""
@@ -85,7 +85,7 @@ def _looks(total: Image32) -> list[NDArray[np.bool_]]:
 
 def _red_diameter(total: Image32, mask: NDArray[np.bool_]) -> float:
     """Diameter of the red cells, px; 0 where there are too few, or none that the cell in the centre can be compared with."""
-    discs = modal(pale(vote(total, mask), total))
+    discs = pale_discs(total, mask)
     whole = discs[discs[:, 3] >= WHOLE] if len(discs) else discs
     if len(whole) < MIN_WHOLE:
         return 0.0

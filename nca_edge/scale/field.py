@@ -6,7 +6,7 @@ import numpy as np
 
 from nca_edge.planes import middle
 from nca_edge.records import Image32, RedCells, Scale
-from nca_edge.scale.voting import VOTE_BIAS, WORK_SIDE, cover, foreground, modal, pale, stain_planes, vote
+from nca_edge.scale.voting import VOTE_BIAS, WORK_SIDE, cover, foreground, pale_discs, stain_planes
 from nca_edge.threads import allowed, each
 
 RED_CELL_UM = 7.5
@@ -94,7 +94,7 @@ def _look(corrected: Image32, shrink: float) -> tuple[RedCells, float]:
     mask = foreground(total)
     if not mask.any():
         return RedCells(0, 0.0, (0.0, 0.0, 0.0), (0.0, 0.0, 0.0)), 0.0
-    discs = modal(pale(vote(total, mask), total))
+    discs = pale_discs(total, mask)
     covered = cover(discs, mask)
     pixels = [plane[covered if covered.any() else mask] for plane in planes]
     colour = [float(middle(p)) for p in pixels]

@@ -27,6 +27,9 @@ where the rim is steepest, while people measure to the outer end of the rim: 1.0
 around red cells say (bccd) and 2.6 % above the nominal one (acevedo20), 1.09 would agree with the latter and be 10 % above the
 boxes. This value lies between both references, 7 % and less from either."""
 
+AROUND = 0.5
+"""Radii are asked one by one if they differ from the most common one by less, in their logarithm."""
+
 
 def stain_planes(corrected: Image32, shrink: float) -> tuple[Image32, list[Image32]]:
     """Absorbance of the reduced image: (h, w) float32 summed over channels and slightly smoothed, and the channel planes."""
@@ -77,8 +80,11 @@ def split(values: Image32) -> tuple[float, float]:
     return level, (above - below) / (float(np.sqrt(low @ low / count)) + 1e-3)
 
 
-def vote(total: Image32, mask: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Discs for which the outline of ``mask`` votes.
+def pale_discs(total: Image32, mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Discs of the most common size for which the outline of ``mask`` votes, those of white cells left out.
+
+    Every second radius is asked, then those between that are near the most common one: all at once took a third more of the
+    time.
 
     Parameters
     ----------
@@ -88,14 +94,19 @@ def vote(total: Image32, mask: NDArray[np.bool_]) -> NDArray[np.float64]:
     Returns
     -------
     (discs, 4) float64
-        Centre x, y and radius in px, and completeness: the share of the circle's outline that voted.
+        Centre x, y and radius in px, and completeness: the share of the circle's outline that voted. One a cell.
     """
     height, width = total.shape
     grad_y, grad_x = (np.asarray(g) for g in np.gradient(total))
     y, x = np.nonzero(rim(mask))
     steep = np.hypot(grad_x[y, x], grad_y[y, x]) + 1e-9
     outline = Outline(x, y, grad_x[y, x] / steep, grad_y[y, x] / steep, (height, width))
-    return np.concatenate(each(outline.discs, np.geomspace(3.0, max(height, width) / 5, 40)))
+    radii = np.geomspace(3.0, max(height, width) / 5, 40)
+    some = np.concatenate(each(outline.discs, radii[::2]))
+    common = _common_radius(pale(some, total), 0.5)
+    between = radii[1::2][np.abs(np.log(radii[1::2] / common)) < AROUND]
+    discs = pale(np.concatenate([some, *each(outline.discs, between)]), total)
+    return modal(discs[np.abs(np.log(discs[:, 2] / common)) < AROUND])
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +123,7 @@ class Outline:
     """Height and width of the field, px."""
 
     def discs(self, radius: np.float64) -> NDArray[np.float64]:
-        """Of one radius, as ``vote`` gives them: where the votes, smoothed, are the most within a radius around.
+        """Of one radius, as ``pale_discs`` gives them: where the votes, smoothed, are the most within a radius around.
 
         A filter for maxima over the whole field took half of the time: few places have votes enough to be asked.
         """
@@ -161,25 +172,37 @@ def pale(discs: NDArray[np.float64], total: Image32) -> NDArray[np.float64]:
     return discs[level <= DARK * np.percentile(level, 30)]
 
 
-def modal(discs: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The discs of the most common size, one a cell: (n, 4) float64.
+def _common_radius(discs: NDArray[np.float64], sigma: float) -> float:
+    """The radius with the most support, px; 1 where there is no disc.
 
     Support of a radius is the sum of completeness squared times radius: without the radius, dirt and platelets win by number.
+
+    Parameters
+    ----------
+    sigma : how far support is smoothed, steps between radii
     """
     from scipy import ndimage
 
     if not len(discs):
-        return discs
+        return 1.0
     radii, index = np.unique(discs[:, 2], return_inverse=True)
     number = np.bincount(index)
     support = np.bincount(index, discs[:, 3] ** 2) * radii * number / (number + 2.0)
-    support = ndimage.gaussian_filter1d(support, 1.0, mode="constant")
+    support = ndimage.gaussian_filter1d(support, sigma, mode="constant")
     at = int(np.argmax(support))
-    best = radii[at]
+    best = float(radii[at])
     if 0 < at < len(radii) - 1:  # the peak of a parabola through three neighbours: radii are 8 % apart
         left, middle, right = support[at - 1 : at + 2]
         shift = 0.5 * (left - right) / min(left - 2.0 * middle + right, -1e-9)
-        best *= (radii[at + 1] / radii[at]) ** float(np.clip(shift, -0.5, 0.5))
+        best *= float((radii[at + 1] / radii[at]) ** np.clip(shift, -0.5, 0.5))
+    return best
+
+
+def modal(discs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The discs of the most common size, one a cell: (n, 4) float64."""
+    if not len(discs):
+        return discs
+    best = _common_radius(discs, 1.0)
     near = discs[np.abs(np.log(discs[:, 2] / best)) < 0.25]
     near = near[np.argsort(-near[:, 3], kind="stable")]
     kept = []
