@@ -99,7 +99,7 @@ def normalise(views: Image32, mean: NDArray[np.float32], std: NDArray[np.float32
     return ((views - mean) / std).astype(np.float32)
 
 
-SURFACE_SIDE = 160
+SURFACE_SIDE = 112
 """Long side, px, of the reduced field on which the background surface is fitted: it is smooth, and blocks average the noise."""
 
 SURFACE_DEGREE = 4
