@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from nca_edge.bands import softened
 from nca_edge.records import Image8, Image32
 
 GRID_PX = 160
@@ -66,18 +67,16 @@ def glance(rgb: Image8) -> Glance:
     ----------
     rgb : (height, width, 3) uint8
     """
-    from scipy import ndimage
-
     green = Image.fromarray(np.ascontiguousarray(rgb[..., 1]))
     middle = green.reduce(max(1, max(rgb.shape[:2]) // FOCUS_PX))
     factor = max(1, max(rgb.shape[:2]) // GRID_PX)
     level = np.log(np.asarray(green.reduce(factor), np.float32) + 8.0)  # + 8: noise in black frames stays small
     # Fall-off and tint of the lamp stay where they are while the smear moves, and would correlate at rest.
-    small = level - ndimage.gaussian_filter(level, 0.12 * max(level.shape), mode="nearest")
+    small = level - softened(level, 0.12 * max(level.shape))
     small -= small.mean()
     dark = float(np.percentile(rgb[::8, ::8].max(axis=2), 99)) < DARK  # what is left then is noise
     contrast = 0.0 if dark else float(small.std())
-    return _prepared(small, factor, _focus(np.asarray(middle, np.float32)), contrast)
+    return _prepared(small, factor, _focus(np.asarray(middle)), contrast)
 
 
 def _prepared(small: Image32, factor: int, focus: float, contrast: float) -> Glance:
@@ -119,13 +118,38 @@ def padded(shape: tuple[int, ...]) -> tuple[int, int]:
     return fft.next_fast_len(2 * shape[0], True), fft.next_fast_len(2 * shape[1], True)
 
 
-def _focus(grey: Image32) -> float:
+def _focus(grey: NDArray[np.uint8]) -> float:
     """Share of the variance that lies between blurs of 3 and 7 px. A blur of 1 px lowers it by a third on bccd fields and by an
-    eighth on chula's, noise changes it by 0.2 %; mean squared slopes over variance fall half as far."""
-    from scipy import ndimage
+    eighth on chula's, noise changes it by 0.2 %; mean squared slopes over variance fall half as far.
 
-    detail = ndimage.uniform_filter(grey, 3) - ndimage.uniform_filter(grey, 7)
-    return float(np.mean(detail**2) / (grey.var() + 1e-3))
+    Blurs are sums of whole numbers, 3 x 3 and 7 x 7 around the pixels that have all of these neighbours: a tenth of the time of
+    filters of fractions.
+    """
+    if min(grey.shape) < 7:
+        return 0.0
+    levels = grey.astype(np.uint16)
+    near, wide = (_sums(_sums(levels, n).T, n).T for n in (3, 7))
+    detail = near[2:-2, 2:-2] * np.float32(1 / 9)
+    detail -= wide * np.float32(1 / 49)
+    every = grey.astype(np.float32)
+    every -= every.mean()
+    return _power(detail) / (_power(every) + 1e-3)
+
+
+def _power(plane: Image32) -> float:
+    """Mean of the squares."""
+    flat = plane.ravel("K")
+    return float(flat @ flat) / flat.size
+
+
+def _sums(levels: NDArray[np.uint16], n: int) -> NDArray[np.uint16]:
+    """Sums of 3 or 7 successive rows, in the memory layout that they have; 7 x 7 pixels of 255 fit into 16 bits."""
+    rows = len(levels) - n + 1
+    pair = levels[:-1] + levels[1:]
+    if n == 3:
+        return np.asarray(pair[:rows] + levels[2:])
+    four = pair[:-2] + pair[2:]
+    return np.asarray(four[:rows] + pair[4 : 4 + rows] + levels[6:])
 
 
 def match(first: Glance, second: Glance, least: float = LEAST_OVERLAP) -> Match | None:

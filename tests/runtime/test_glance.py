@@ -9,6 +9,7 @@ import pytest
 from fields import photograph, smear
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from nca_edge.camera.mosaic import Mosaic, sample_mosaic
 from nca_edge.camera.operator import Operator, Pose
@@ -75,6 +76,18 @@ def test_frames_of_two_sizes_cannot_be_compared() -> None:
 def test_sharpness_falls_with_blur(scope: Microscope) -> None:
     levels = [glance(at(scope, 700, 500, blur)).focus for blur in (0.0, 1.5, 3.0, 6.0)]
     assert levels == sorted(levels, reverse=True) and levels[0] > 1.5 * levels[2]
+
+
+def test_sharpness_is_the_share_of_variance_between_two_blurs() -> None:
+    rgb = photograph(smear())
+    rgb[200:280, 200:280] = 255  # the largest sums that there are
+    grey = rgb[..., 1].astype(np.float64)
+    detail = (ndimage.uniform_filter(grey, 3) - ndimage.uniform_filter(grey, 7))[3:-3, 3:-3]
+    assert glance(rgb).focus == pytest.approx(np.mean(detail**2) / (grey.var() + 1e-3), rel=1e-4)
+
+
+def test_a_frame_narrower_than_the_blurs_has_no_sharpness() -> None:
+    assert glance(np.full((6, 640, 3), 200, np.uint8)).focus == 0.0
 
 
 def test_dark_and_empty_frames_show_no_place() -> None:
