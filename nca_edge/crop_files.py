@@ -13,7 +13,7 @@ from nca_edge.classifier import Classifier
 from nca_edge.errors import StorageError, UsageError
 from nca_edge.explain import Question
 from nca_edge.measure import CUT, rests_on_background
-from nca_edge.pipeline import CropReading
+from nca_edge.single_cell import CropReading
 from nca_edge.terminal import printable
 
 

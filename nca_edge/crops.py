@@ -18,8 +18,8 @@ from nca_edge.errors import InputError, UsageError
 from nca_edge.evaluate import Evaluation, Judged, Vocabulary, score
 from nca_edge.labelled import LabelledImage, half, read_labelled
 from nca_edge.passes import TURNS
-from nca_edge.pipeline import CropReading, read_crop
 from nca_edge.records import Explanation
+from nca_edge.single_cell import CropReading, read_crop
 from nca_edge.trust import STABLE_CELLS, Auditor, Trust, trust_text
 
 

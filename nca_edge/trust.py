@@ -19,8 +19,8 @@ from nca_edge.explainer import relevances
 from nca_edge.faithful import ORDERS, Case, Head, area, curves
 from nca_edge.measure import CELL, measured, peak_touches, rests_on_background
 from nca_edge.passes import TURNS, Look
-from nca_edge.pipeline import CropReading
 from nca_edge.records import Explanation
+from nca_edge.single_cell import CropReading
 from nca_edge.steady import CHANGES, Steadiness
 
 LARGEST_MASK = 0.6

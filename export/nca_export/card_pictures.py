@@ -17,7 +17,8 @@ from nca_edge.camera import read_image
 from nca_edge.classifier import ModelChoice, load
 from nca_edge.errors import UsageError
 from nca_edge.labelled import LabelledImage, fold_of, half, read_labelled
-from nca_edge.pipeline import ARTEFACT, read_crop
+from nca_edge.pipeline import ARTEFACT
+from nca_edge.single_cell import read_crop
 from nca_train.plots import BLUE, GREY, ORANGE, confusion, house_style, new_figure, spoken
 
 SHOWN = 12

@@ -19,7 +19,8 @@ from foreign import GROUPS, best_group, read_cells
 from nca_edge.classifier import Classifier, ModelChoice, load
 from nca_edge.differential import clopper_pearson
 from nca_edge.errors import NcaEdgeError, UsageError
-from nca_edge.pipeline import ARTEFACT, read_crop
+from nca_edge.pipeline import ARTEFACT
+from nca_edge.single_cell import read_crop
 
 SETS = ("chula", "segwbc1", "segwbc2")
 

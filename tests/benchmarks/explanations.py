@@ -21,7 +21,7 @@ from nca_edge.camera import read_image
 from nca_edge.classifier import ModelChoice, load
 from nca_edge.crops import EvaluateRequest, evaluate, evaluation_text
 from nca_edge.labelled import read_labelled
-from nca_edge.pipeline import read_crop
+from nca_edge.single_cell import read_crop
 
 UM_PER_PX = 0.225
 TRAINING_CELLS = 300

@@ -29,8 +29,8 @@ from nca_edge.faithful import ORDERS, Case, Head, area, curves, overlap
 from nca_edge.labelled import read_labelled
 from nca_edge.measure import CELL, peak_touches
 from nca_edge.passes import TURNS, Look, turned
-from nca_edge.pipeline import read_crop
 from nca_edge.records import ChannelRelevance, Explanation
+from nca_edge.single_cell import read_crop
 from nca_edge.trust import channel_means
 from tests.benchmarks.explanations import LEFT_OUT, UM_PER_PX
 

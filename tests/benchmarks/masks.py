@@ -23,11 +23,11 @@ from nca_edge import mask as masks
 from nca_edge.camera import read_image
 from nca_edge.classifier import Classifier, ModelChoice, load
 from nca_edge.component import cell_component
-from nca_edge.pipeline import read_crop
 from nca_edge.preprocess import cell_view, correct, crop_background, otsu, resize, window
 from nca_edge.records import Image8, Image32
 from nca_edge.regions import central
 from nca_edge.scale import crop_scale
+from nca_edge.single_cell import read_crop
 
 SETS = {"segwbc1": 10, "segwbc2": 0}
 """Set -> every so many cells were looked at while the method was made; 0: the set is too small to hold any back."""

@@ -26,8 +26,8 @@ from nca_edge.differential import clopper_pearson
 from nca_edge.errors import NcaEdgeError, UsageError
 from nca_edge.labelled import half, read_labelled
 from nca_edge.passes import Look
-from nca_edge.pipeline import read_crop
 from nca_edge.records import Image32, Prediction
+from nca_edge.single_cell import read_crop
 from nca_export.onnx_graph import build_onnx
 
 HOME, FOLD, UM_PER_PX = "acevedo20", 3, 0.225

@@ -19,8 +19,8 @@ from nca_edge.explain import Question
 from nca_edge.figure import Case, animation, figure, save, save_animation
 from nca_edge.figure.layout import WIDTH, measure_lines, relevance_rows
 from nca_edge.measure import CUT
-from nca_edge.pipeline import read_crop
 from nca_edge.records import Image8, Measures
+from nca_edge.single_cell import read_crop
 
 Call = Callable[..., Any]
 FAST = ("--backend", "onnx", "--threads", "1")

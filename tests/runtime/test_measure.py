@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from nca_edge.camera import read_image
 from nca_edge.classifier import ModelChoice, load
 from nca_edge.measure import CUT, NO_NUCLEUS, NO_SCALE, NOTHING, circularity, kept, measure, outside_share, seen_part
-from nca_edge.pipeline import read_crop
 from nca_edge.records import ChannelRelevance, Explanation, Image8, Measures, Scale
 from nca_edge.samples import sample_fields
+from nca_edge.single_cell import read_crop
 
 GIVEN = Scale(0.5, "given")
 

@@ -16,9 +16,10 @@ from nca_edge.camera import read_image
 from nca_edge.classifier import Classifier, ModelChoice, load
 from nca_edge.errors import InputError
 from nca_edge.measure import seen_part
-from nca_edge.pipeline import MAX_CROP_PX, observe, read_crop, read_field
+from nca_edge.pipeline import observe, read_field
 from nca_edge.records import Frame, Image8, Reading
 from nca_edge.samples import sample_fields
+from nca_edge.single_cell import MAX_CROP_PX, read_crop
 
 VARIANTS = [("onnx", 1), ("onnx", 2), ("numpy", 1)]
 """Two threads of numpy: see ``test_the_number_of_threads_changes_no_bit``."""
