@@ -43,7 +43,7 @@ CELL_DIAMETER_UM = 13.0
 MIN_CROP_PX = 16
 """A crop of fewer pixels a side shows no cell."""
 MAX_FIELD_PX = 2400
-"""A longer field is read at a half, a third, ... of its size: at 4000 x 3000 px one took 22 s and 711 MB. What is left is 0.2 um
+"""A longer field is read at a half, a third, ... of its size: at 4000 x 3000 px one took 22 s and 711 MB. Left is 0.2 um
 a pixel for a 20-megapixel camera on a 40x lens, where the model sees 0.4."""
 MIN_IMAGE_UM = 4.0
 """An image that spans less does not show a white cell."""
