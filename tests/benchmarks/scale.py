@@ -1,9 +1,9 @@
 """The scale that red cells tell: against the true one, against boxes that people drew around them, and from field to field.
 
-acevedo20 is a scanner whose nominal scale is known (0.225 um per pixel); what is measured there are crops. The boxes of bccd are no
-such reference: how much wider than its cell a box is, is measured on cells that touch nothing within a sixth around their box,
-whose outline is where absorbance passes half of the cell's own. On chula one microscope took all fields: the spread of what its
-fields say is an error of the scale, or a difference between the patients' red cells.
+acevedo20 is a scanner whose nominal scale is known (0.225 um per pixel); what is measured there are crops. The boxes of bccd
+are no such reference: how much wider than its cell a box is, is measured on cells that touch nothing within a sixth around
+their box, whose outline is where absorbance passes half of the cell's own. On chula one microscope took all fields: the spread
+of what its fields say is an error of the scale, or a difference between the patients' red cells.
 
 Usage: python tests/benchmarks/scale.py --data DIR [--crops 500] [--every 1] [--json FILE]
 """
