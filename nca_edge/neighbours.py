@@ -33,7 +33,7 @@ def _overlap(a: Box, b: Box) -> float:
 def neighbours(cell: Detection, found: Sequence[Detection], um_per_px: float, view_um: float) -> tuple[Neighbour, ...]:
     """Other cells of the field whose centres lie within a crop's side of the cell's.
 
-    Pieces of one cell are none: each outlines the whole of it, and by that they are known (``nca_edge.live.pieces``).
+    Pieces of one cell are none: each outlines the whole of it, and by that they are known (``nca_edge.pieces``).
 
     Parameters
     ----------

@@ -18,6 +18,7 @@ from nca_edge.detect import white_cells
 from nca_edge.explain import Question
 from nca_edge.measure import measured
 from nca_edge.neighbours import neighbours
+from nca_edge.pieces import whole_cells
 from nca_edge.preprocess import cell_view, correct, field_background, window
 from nca_edge.quality import assess, assess_smear
 from nca_edge.records import (
@@ -119,7 +120,7 @@ def read_field(
     for start in range(0, len(found), BATCH):
         batch = Found(tuple(found[start : start + BATCH]), start, scale, tuple(found))
         cells += _read_cells(corrected, batch, classifier, watch)
-    return Reading(frame.name, True, (), False, quality.focus, scale, tuple(cells))
+    return Reading(frame.name, True, (), False, quality.focus, scale, whole_cells(cells, scale.um_per_px))
 
 
 def _read_reduced_field(

@@ -11,7 +11,6 @@ from nca_edge.calibration import Calibration
 from nca_edge.classifier import Classifier
 from nca_edge.live.chart import Chart
 from nca_edge.live.glance import keep
-from nca_edge.live.pieces import whole_cells
 from nca_edge.live.place import Place, spot_of
 from nca_edge.live.watcher import Answer, Look
 from nca_edge.pipeline import read_field
@@ -52,11 +51,8 @@ class Analyst:
                 return None, "blurred"
             again, self._refused = look.rest == self._refused, look.rest
             return None if again else reading, "rejected"
-        if reading.scale is not None:
-            if reading.scale.source == "red_cells":
-                self._scales.append(reading.scale.um_per_px)
-            cells = whole_cells(reading.cells, reading.scale.um_per_px, self._classifier.view_um)
-            reading = replace(reading, cells=cells)
+        if reading.scale is not None and reading.scale.source == "red_cells":
+            self._scales.append(reading.scale.um_per_px)
         if look.position is None:
             return reading, "counted"
         self._chart.meet(look.glance, look.position)

@@ -1,4 +1,4 @@
-"""How many white cells are found, how well the scale is known and how many fields the gate refuses, on labelled fields.
+"""How many white cells are listed, how well the scale is known and how many fields the gate refuses, on labelled fields.
 
 Usage: python tests/benchmarks/detection.py --data DIR [--set bccd chula] [--every N] [--change all] [--json FILE]
 """
@@ -20,11 +20,10 @@ from optics import CHANGES, Rect, camera, optics
 from PIL import Image
 from scipy import special
 
-from nca_edge.detect import white_cells
-from nca_edge.preprocess import correct, field_background
-from nca_edge.quality import assess, assess_smear
-from nca_edge.records import Detection, Image8
-from nca_edge.scale import RED_CELL_UM, field_scale, red_cells
+from nca_edge.classifier import Classifier, ModelChoice, load
+from nca_edge.pipeline import read_field
+from nca_edge.records import Detection, Frame, Image8
+from nca_edge.scale import RED_CELL_UM
 
 
 @dataclass
@@ -88,26 +87,26 @@ def interval(hits: int, n: int) -> list[float]:
     return [low, high]
 
 
-def one_field(rgb: Image8, rects: list[Rect], red_px: float, tally: Tally) -> None:
-    """Gate, detect and compare one field; a rejected field's cells count as missed."""
+def one_field(rgb: Image8, rects: list[Rect], red_px: float, classifier: Classifier, tally: Tally) -> None:
+    """Read one field, as ``nca-edge run`` does, and compare; a rejected field's cells count as missed."""
     tally.fields += 1
     tally.true += len(rects)
     started = time.process_time()
-    corrected = correct(rgb, field_background(rgb))
-    quality, red = assess(rgb, corrected), red_cells(corrected)
-    if not assess_smear(quality, red).accepted:
+    reading = read_field(Frame("field", rgb), classifier, None, [])
+    if not reading.accepted:
         tally.rejected += 1
         return
-    cells = white_cells(corrected, red, None)
+    cells = [cell.detection for cell in reading.cells]
     tally.seconds.append(time.process_time() - started)
     overlaps = match(cells, rects)
     tally.found += len(cells)
     tally.matched += len(overlaps)
     tally.iou += overlaps
-    scale = field_scale(red)
-    if red_px and scale is not None:
-        tally.scale_error.append(abs(scale.um_per_px / (RED_CELL_UM / red_px) - 1.0))
-    tally.without_scale += scale is None
+    own = reading.scale is not None and reading.scale.source == "red_cells"
+    own = reading.scale if reading.scale is not None and reading.scale.source == "red_cells" else None
+    if red_px and own is not None:
+        tally.scale_error.append(abs(own.um_per_px / (RED_CELL_UM / red_px) - 1.0))
+    tally.without_scale += own is None
 
 
 def summary(name: str, change: str, tally: Tally) -> dict[str, Any]:
@@ -142,7 +141,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write the figures here")
     args = parser.parse_args()
     changes = CHANGES if "all" in args.change else args.change
-    results = []
+    results, classifier = [], load(ModelChoice(threads=1))
     for name in args.set:
         truth = read_truth(args.data / name)
         files = sorted(truth)[:: args.every]
@@ -152,7 +151,7 @@ def main() -> int:
             for number, file in enumerate(files[: args.limit]):
                 original = np.asarray(Image.open(args.data / name / file).convert("RGB"))
                 rgb, rects, zoom = optics(original, truth[file][0], change)
-                one_field(camera(rgb, change, number), rects, truth[file][1] * zoom, tally)
+                one_field(camera(rgb, change, number), rects, truth[file][1] * zoom, classifier, tally)
             results.append(summary(name, change, tally))
             print(line(results[-1]), flush=True)
     if args.json:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sessions import cell
 
-from nca_edge.live.pieces import whole_cells
+from nca_edge.pieces import whole_cells
 from nca_edge.records import Box, CellReading, Image8
 
 UM_PER_PX = 0.1
@@ -28,19 +28,19 @@ def field(discs: list[tuple[int, int, int]]) -> Image8:
     return out
 
 
-def find(n: int, box: Box, mask: Image8, label: str = "lymphocyte", border: bool = False, factor: int = 1) -> CellReading:
-    """A find whose crop shows this mask of the field; ``factor``: by which its picture was reduced."""
+def find(n: int, box: Box, mask: Image8, label: str = "lymphocyte", border: bool = False) -> CellReading:
+    """A find whose crop shows this mask of the field."""
     x, y = round(box.center[0] - SIDE / 2), round(box.center[1] - SIDE / 2)
     shown = np.pad(mask, SIDE)[y + SIDE : y + 2 * SIDE, x + SIDE : x + 2 * SIDE]
     one = cell(n)
     return replace(
         one, detection=replace(one.detection, box=box, border=border), counted=not border,
-        prediction=replace(one.prediction, label=label), explanation=replace(one.explanation, mask=shown[::factor, ::factor]),
+        prediction=replace(one.prediction, label=label), explanation=replace(one.explanation, mask=shown),
     )  # fmt: skip
 
 
 def whole(*cells: CellReading) -> tuple[CellReading, ...]:
-    return whole_cells(cells, UM_PER_PX, SIDE * UM_PER_PX)
+    return whole_cells(cells, UM_PER_PX)
 
 
 LOBES = field([(370, 280, 28), (430, 300, 26), (390, 340, 27)])
@@ -50,10 +50,6 @@ BOXES = Box(330, 240, 90, 80), Box(380, 250, 95, 100), Box(340, 290, 100, 95)
 def test_the_lobes_of_one_nucleus_are_one_cell() -> None:
     (one,) = whole(*(find(n, box, LOBES) for n, box in enumerate(BOXES, start=1)))
     assert one.detection.box == Box(330, 240, 145, 145) and one.cell == 1 and one.counted
-
-
-def test_in_a_picture_that_was_reduced_too() -> None:
-    assert len(whole(*(find(n, box, LOBES, factor=4) for n, box in enumerate(BOXES, start=1)))) == 1
 
 
 def test_a_cell_of_which_one_piece_is_cut_is_cut() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -17,7 +18,7 @@ from nca_edge.classifier import Classifier, ModelChoice, load
 from nca_edge.errors import InputError
 from nca_edge.measure import seen_part
 from nca_edge.pipeline import observe, read_field
-from nca_edge.records import Frame, Image8, Reading
+from nca_edge.records import Box, Frame, Image8, Reading
 from nca_edge.samples import sample_fields
 from nca_edge.single_cell import MAX_CROP_PX, read_crop
 
@@ -43,6 +44,18 @@ def views(cells: tuple[Image8, ...], size: int) -> Image8:
         rows, columns = (np.linspace(0, n - 1, size).astype(int) for n in cell.shape[:2])
         picked += [cell[rows][:, columns], cell[rows][:, columns[::-1]]]
     return np.stack(picked)
+
+
+def test_a_nucleus_found_in_two_pieces_is_one_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each cell of a sample field, both halves are given for finds."""
+    frame = Frame("one", read_image(sample_fields() / "bccd-BloodImage_00209.jpg"))
+    (whole,) = read_field(frame, classifier(), None, []).cells
+    x, y, w, h = (getattr(whole.detection.box, side) for side in "xywh")
+    halves = [replace(whole.detection, box=Box(x + part, y, 2 * w // 3, h)) for part in (0, w // 3)]
+    monkeypatch.setattr(pipeline, "white_cells", lambda *of: halves)
+    (one,) = read_field(frame, classifier(), None, []).cells
+    assert one.counted and one.cell == 1
+    assert one.detection.box == Box(x, y, w // 3 + 2 * w // 3, h)
 
 
 @pytest.mark.parametrize(("backend", "threads"), VARIANTS)

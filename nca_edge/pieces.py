@@ -2,7 +2,7 @@
 
 A piece's mask shows the nucleus of the whole cell, whichever lobe it is centred on; so pieces of one cell outline the same
 nucleus, and their boxes overlap (``nca_edge.neighbours``). In the 582 fields of bccd and chula, nuclei of pairs that are one
-cell (bar a blurred smudge) overlap by 0.74 and more.
+cell (bar a blurred smudge) overlap by 0.74 and more. A base module.
 """
 
 from __future__ import annotations
@@ -32,30 +32,29 @@ class _Piece:
     border: bool
 
 
-def whole_cells(cells: Sequence[CellReading], um_per_px: float, view_um: float) -> tuple[CellReading, ...]:
+def whole_cells(cells: Sequence[CellReading], um_per_px: float) -> tuple[CellReading, ...]:
     """The cells with pieces of one cell made one, numbered from 1: its box is around all, its reading that of the piece
     nearest to its centre.
 
     Parameters
     ----------
-    um_per_px : of the field that the boxes belong to
-    view_um : side of every crop
+    um_per_px : of the field that boxes and crops belong to
     """
     pieces = [_Piece(cell, cell.detection.box, cell.detection.border) for cell in cells]
-    while (pair := _one_cell(pieces, um_per_px, view_um)) is not None:
+    while (pair := _one_cell(pieces, um_per_px)) is not None:
         first, second = pair
         pieces[pieces.index(first)] = _joined(first, second)
         pieces.remove(second)
     return tuple(_reading(piece, n) for n, piece in enumerate(pieces, start=1))
 
 
-def _one_cell(pieces: list[_Piece], um_per_px: float, view_um: float) -> tuple[_Piece, _Piece] | None:
+def _one_cell(pieces: list[_Piece], um_per_px: float) -> tuple[_Piece, _Piece] | None:
     """The two that are surest to be one; None where none are."""
     best, found = 0.0, None
     for first, second in combinations(pieces, 2):
         if not may_be_one(first.box, second.box, um_per_px):
             continue
-        alike = _nuclei(first.cell, second.cell, view_um / um_per_px)
+        alike = _nuclei(first.cell, second.cell)
         if alike >= NUCLEI and alike > best:
             best, found = alike, (first, second)
     return found
@@ -79,12 +78,10 @@ def _distance(a: Box, b: Box) -> float:
     return float(np.hypot(a.center[0] - b.center[0], a.center[1] - b.center[1]))
 
 
-def _nuclei(a: CellReading, b: CellReading, side_px: float) -> float:
-    """Overlap (IoU) of the nuclei of two crops of one field; 0 where none is told apart. ``side_px``: of a crop, px of the
-    field, of which a crop of a large field has fewer."""
+def _nuclei(a: CellReading, b: CellReading) -> float:
+    """Overlap (IoU) of the nuclei of two crops of one field; 0 where none is told apart."""
     one, two = a.explanation.mask == NUCLEUS, b.explanation.mask == NUCLEUS
-    factor = max(1, round(side_px / len(one)))
-    dx, dy = (round((q - p) / factor) for p, q in zip(a.detection.box.center, b.detection.box.center, strict=True))
+    dx, dy = (round(q - p) for p, q in zip(a.detection.box.center, b.detection.box.center, strict=True))
     both = int((_part(one, dx, dy) & _part(two, -dx, -dy)).sum())
     return both / max(1, int(one.sum()) + int(two.sum()) - both)
 
