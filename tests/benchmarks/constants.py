@@ -32,8 +32,9 @@ SETS = ("bccd", "chula")
 FACTORS = (0.8, 1.2)
 PRESENT = "present"
 CONSTANTS: dict[str, ModuleType] = {
-    "PX_PER_UM": detect, "SEED_CONTRAST": contrast, "DARKEST": contrast, "OF_DARKEST": contrast, "NUCLEUS_UM2": cells,
-    "LOBE_UM2": cells, "CELL_SPAN_UM": cells, "ROUND": cells, "CYTOPLASM_UM": cells, "BLUE_PER_RED_GREEN": cells,
+    "PX_PER_UM": detect, "CUT_UM": detect, "SEED_CONTRAST": contrast, "DARKEST": contrast, "OF_DARKEST": contrast,
+    "NUCLEUS_UM2": cells, "LOBE_UM2": cells, "CELL_SPAN_UM": cells, "ROUND": cells, "CYTOPLASM_UM": cells,
+    "BLUE_PER_RED_GREEN": cells,
     "LOBE_AREA_UM2": joining, "GAP_UM": joining, "SPAN_UM": joining, "COVERED": joining,
     "WAIST_SPAN_UM": waist, "WAIST_ROUND": waist,
 }  # fmt: skip
