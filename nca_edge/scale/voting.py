@@ -103,10 +103,10 @@ def pale_discs(total: Image32, mask: NDArray[np.bool_]) -> NDArray[np.float64]:
     outline = Outline(x, y, grad_x[y, x] / steep, grad_y[y, x] / steep, (height, width))
     radii = np.geomspace(3.0, max(height, width) / 5, 40)
     some = np.concatenate(each(outline.discs, radii[::2]))
-    common = _common_radius(pale(some, total), 0.5)
+    common = _common_radius(_pale(some, total), 0.5)
     between = radii[1::2][np.abs(np.log(radii[1::2] / common)) < AROUND]
-    discs = pale(np.concatenate([some, *each(outline.discs, between)]), total)
-    return modal(discs[np.abs(np.log(discs[:, 2] / common)) < AROUND])
+    discs = _pale(np.concatenate([some, *each(outline.discs, between)]), total)
+    return _modal(discs[np.abs(np.log(discs[:, 2] / common)) < AROUND])
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +157,7 @@ def _peaks(values: Image32, reach: int, least: float) -> NDArray[np.intp]:
     return at[flat[at] == flat[around].max(axis=1)] if len(at) else at
 
 
-def pale(discs: NDArray[np.float64], total: Image32) -> NDArray[np.float64]:
+def _pale(discs: NDArray[np.float64], total: Image32) -> NDArray[np.float64]:
     """The discs that are not much darker than the pale ones: white cells vote too, and may be more than the red cells."""
     if len(discs) == 0:
         return discs
@@ -198,7 +198,7 @@ def _common_radius(discs: NDArray[np.float64], sigma: float) -> float:
     return best
 
 
-def modal(discs: NDArray[np.float64]) -> NDArray[np.float64]:
+def _modal(discs: NDArray[np.float64]) -> NDArray[np.float64]:
     """The discs of the most common size, one a cell: (n, 4) float64."""
     if not len(discs):
         return discs

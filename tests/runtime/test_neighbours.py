@@ -26,7 +26,7 @@ def test_a_touching_cell_is_told_by_place_and_width() -> None:
 
 
 def test_a_piece_of_the_same_cell_bounds_nothing() -> None:
-    """Each piece outlines the whole cell: by the nucleus that they have in common a live count knows that they are one."""
+    """Each piece outlines the whole cell: by the nucleus that they have in common they are known to be one."""
     assert may_be_one(CELL.box, LOBE.box, UM_PER_PX) and not may_be_one(CELL.box, TOUCHING.box, UM_PER_PX)
     assert neighbours(CELL, [CELL, LOBE], UM_PER_PX, VIEW_UM) == ()
 
