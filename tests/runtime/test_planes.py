@@ -16,7 +16,7 @@ from PIL import Image
 from scipy import ndimage
 
 from nca_edge.bands import softened
-from nca_edge.planes import MANY, blurred, counted, middle, percentile, ranked, rim
+from nca_edge.planes import MANY, blurred, counted, middle, percentile, rim, successive
 from nca_edge.quality.gate import _grey_percentile
 from nca_edge.samples import sample_fields
 from nca_edge.scale.voting import _peaks, split
@@ -82,11 +82,15 @@ def test_ranks_percentiles_and_medians_are_numpys(seed: int, size: int, kind: st
         values[:] = 0.25
     elif kind == "tiny":
         values *= np.float32(1e-38)
-    ranks = sorted({0, size // 3, size - 1})
-    assert ranked(values, ranks) == np.sort(values)[ranks].tolist()
-    assert middle(values) == np.median(values)
-    for percent in (0, 37.5, 90, 99, 100):
-        assert percentile(values, percent) == pytest.approx(float(np.percentile(values, percent)), rel=1e-6, abs=1e-44)
+    ordered = np.sort(values)
+    for vectors in (True, False):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("nca_edge.planes.VECTORS", vectors)
+            for rank in {0, size // 3, size - 1}:
+                assert successive(values, rank) == (ordered[rank], ordered[min(rank + 1, size - 1)])
+            assert middle(values) == np.median(values)
+            for percent in (0, 37.5, 90, 99, 100):
+                assert percentile(values, percent) == pytest.approx(float(np.percentile(values, percent)), rel=1e-6, abs=1e-44)
 
 
 @settings(max_examples=60)
