@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import replace
 
-from nca_edge.live.glance import Glance, Match, match
+from nca_edge.live.glance import Glance, Match, match, recognised
 from nca_edge.live.place import Join, Place, Position, covered, freed, on_sheet, shared, spot_of
 from nca_edge.records import CellReading
 
@@ -20,12 +20,14 @@ COVERED = 0.97
 NEAR = 3
 """Places that are compared where the position is known already."""
 HELD = 8
-"""Whole glances that are held, 700 kB each: those near by, asked for again and again. The others are made anew in 1 ms, a
-fifth of what comparing takes; 60 of them were 42 MB that a long count grew by."""
+"""Whole glances that are held, 1 MB each at most: those near by and the newest, asked for again and again. To make them anew
+takes a third of what comparing does; 60 of them were 42 MB that a long count grew by."""
 MET = 8
-"""Places of other sheets that a field is compared with before its cells are counted, the newest: 5 ms each, which its cells
+"""Places of other sheets that a field is compared with before its cells are counted, the newest: 1 ms each, which its cells
 wait for. A hand came back, by a way that could be followed, to a field that it had left by one that could not: its cell was
 counted twice, a moment before both sheets were made one."""
+LEAST_JOIN = 0.15
+"""Share of a frame that two must have in common for their sheets to be made one."""
 LOOKED_BACK = 400
 """Places that are compared where it is not, the newest first. Of older ones the small picture is given up, so that memory
 does not grow with the count: what lies there is known as long as the stage is followed, and not found by its looks."""
@@ -42,6 +44,7 @@ class Chart:
         self._sheets = 0
         self._moved: dict[int, Join] = {}
         self._whole: OrderedDict[str, Glance] = OrderedDict()
+        self._met: set[str] = set()
 
     def __len__(self) -> int:
         return len(self._places)
@@ -68,7 +71,7 @@ class Chart:
         for place in reversed(places[-LOOKED_BACK:]):
             if place.glance is None:
                 continue
-            found = match(self._glance(place), seen)
+            found = recognised(self._glance(place), seen)
             if found is not None and _is_sure(found):
                 weight = found.likeness * found.overlap**0.25
                 if best is None or weight > best[0]:
@@ -124,25 +127,27 @@ class Chart:
         with self._lock:
             at = self._now(position)
             others = [p for p in self._places[-LOOKED_BACK:] if p.position.sheet != at.sheet and p.glance is not None]
+        self._met = {p.name for p in others[-MET:]}
         self._connect(seen, at, others[-MET:])
 
     def connect(self, name: str) -> None:
-        """Make sheets that a field connects one. Compares it with all others: 0.5 s for hundreds, so that its cells need not
-        wait for it, nor, without the lock, the camera's pictures."""
+        """Make sheets that a field connects one. Compares it with all that it did not meet: 0.3 s for hundreds, so that its
+        cells need not wait for it, nor, without the lock, the camera's pictures."""
         with self._lock:
             place = next((p for p in reversed(self._places) if p.name == name), None)
-            others = [p for p in self._places[-LOOKED_BACK:] if place and p.position.sheet != place.position.sheet]
+            left = [p for p in self._places[-LOOKED_BACK:] if p.name not in self._met and p.glance is not None]
+            others = [p for p in left if place and p.position.sheet != place.position.sheet]
         if place is not None and place.glance is not None and others:
-            self._connect(place.glance.glance(), place.position, others)
+            self._connect(place.glance.glance(), place.position, others, held=False)
 
-    def _connect(self, here: Glance, at: Position, others: list[Place]) -> None:
-        """Move the sheets of those that show the same onto ``at``'s."""
+    def _connect(self, here: Glance, at: Position, others: list[Place], held: bool = True) -> None:
+        """Move the sheets of those that show the same onto ``at``'s; ``held``: they will soon be asked for again."""
         joins: dict[int, Join] = {}
         for other in others:
             if other.position.sheet in joins:
                 continue
-            found = match(self._glance(other), here, 0.15)
-            if found is not None and _is_sure(found):
+            found = recognised(self._glance(other) if held or other.glance is None else other.glance.glance(), here)
+            if found is not None and _is_sure(found) and found.overlap >= LEAST_JOIN:
                 there = other.position.moved(found.dx, found.dy)
                 joins[there.sheet] = Join(there.sheet, at.sheet, at.x - there.x, at.y - there.y)
         with self._lock:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from nca_edge.live.chart import Chart
 from nca_edge.live.events import FieldState
-from nca_edge.live.glance import EMPTY, Glance, glance, match
+from nca_edge.live.glance import EMPTY, Glance, glance, match, rested
 from nca_edge.live.place import Position
 from nca_edge.records import Image8
 
@@ -78,11 +78,16 @@ class Watcher:
             self._since_s, self._asked = at_s, None
             self._way = (0.0, 0.0)
             self._rest += 1
+        state = self._known(now) if self._asked == self._rest else None
+        if state in ("new", "seen"):  # it is being read, or was: nobody asks how sharp it is
+            return Look(state, False, self._rest, now, self._position)
         self._steady.append((at_s, now.focus))
         while len(self._steady) > 3 and self._steady[1][0] <= at_s - REST_S:
             self._steady.popleft()
         if at_s - self._since_s < REST_S or len(self._steady) < 3:
             return Look("moving", False, self._rest, now, self._position)
+        if state is not None:
+            return Look(state, False, self._rest, now, self._position)
         return self._judge(now, size)
 
     def still(self, rgb: Image8) -> Look:
@@ -107,10 +112,10 @@ class Watcher:
         before, self._before = self._before, now
         if before is None:
             return False
-        way = match(before, now, 0.2)
         if now.contrast < EMPTY:
             self._position = None  # black, or empty: nothing shows a way
             return before.contrast < EMPTY
+        way = rested(before, now) or match(before, now, 0.2)
         if way is None or way.likeness < FOLLOWED:
             self._position = None
             return False
@@ -120,11 +125,7 @@ class Watcher:
         return max(map(abs, (way.dx, way.dy))) <= max(1.0, REST * max(size)) and max(map(abs, self._way)) <= CREEP * max(size)
 
     def _judge(self, now: Glance, size: tuple[int, int]) -> Look:
-        """Of a frame at rest."""
-        if self._asked == self._rest:
-            state = self._known(now)
-            if state is not None:
-                return Look(state, False, self._rest, now, self._position)
+        """Of a frame at rest that was not read yet."""
         levels = [focus for _, focus in self._steady]
         if max(levels) - min(levels) > STEADY * sum(levels) / len(levels):
             return Look("blurred", False, self._rest, now, self._position)

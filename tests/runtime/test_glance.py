@@ -15,7 +15,7 @@ from nca_edge.camera.mosaic import Mosaic, sample_mosaic
 from nca_edge.camera.operator import Operator, Pose
 from nca_edge.camera.simulated import Microscope
 from nca_edge.live.chart import Chart
-from nca_edge.live.glance import EMPTY, glance, keep, match
+from nca_edge.live.glance import EMPTY, glance, keep, match, recognised, rested
 from nca_edge.live.place import Join, Place, Position, Spot, spot_of
 from nca_edge.live.watcher import Watcher
 from nca_edge.records import Box, Image8
@@ -97,6 +97,37 @@ def test_dark_and_empty_frames_show_no_place() -> None:
     assert glance(photograph(smear())).contrast > 5 * EMPTY
 
 
+@settings(max_examples=25)
+@given(st.floats(-12, 12), st.floats(-12, 12))
+def test_a_stage_at_rest_is_told_as_by_every_shift(dx: float, dy: float) -> None:
+    scope = Microscope(MOSAIC, SIZE, 1)
+    first, second = glance(at(scope, 900, 700)), glance(at(scope, 900 + dx, 700 + dy))
+    short, whole = rested(first, second), match(first, second)
+    assert whole is not None
+    if short is None:
+        assert max(abs(whole.dx), abs(whole.dy)) > 0.45 * first.factor or whole.likeness < 0.9
+    else:
+        assert (short.dx, short.dy) == pytest.approx((whole.dx, whole.dy), abs=0.01)
+        assert (short.likeness, short.overlap) == pytest.approx((whole.likeness, whole.overlap), abs=1e-4)
+
+
+def test_frames_of_two_sizes_are_not_said_to_rest() -> None:
+    rgb = photograph(smear())
+    assert rested(glance(rgb), glance(rgb[:400])) is None and recognised(glance(rgb), glance(rgb[:400])) is None
+
+
+@settings(max_examples=25)
+@given(st.integers(-500, 500), st.integers(-400, 400))
+def test_a_place_that_is_sure_at_full_size_is_recognised(dx: int, dy: int) -> None:
+    scope = Microscope(MOSAIC, SIZE, 1)
+    first, second = glance(at(scope, 900, 700)), glance(at(scope, 900 + dx, 700 + dy))
+    whole = match(first, second)
+    assert whole is not None
+    if whole.likeness >= 0.8:
+        assert recognised(first, second) == whole
+        assert keep(first).glance().coarse.factor == 2 * first.factor
+
+
 def followed(scope: Microscope, watcher: Watcher, poses: list[tuple[float, float, float]], start_s: float = 0.0) -> list[str]:
     """States of frames ten a second at these (x, y, blur)."""
     return [watcher.look(at(scope, x, y, blur), start_s + n / 10).state for n, (x, y, blur) in enumerate(poses)]
@@ -117,7 +148,9 @@ def test_a_field_is_asked_for_once_in_a_rest(scope: Microscope) -> None:
     watcher = Watcher(Chart())
     looks = [watcher.look(at(scope, 300, 200), n / 10) for n in range(10)]
     assert sum(look.read for look in looks) == 1
-    watcher.answer(looks[-1].rest, "blurred", looks[-1].glance.focus)
+    read = next(n for n, look in enumerate(looks) if look.read)
+    assert all("focus" not in vars(look.glance) for look in looks[read + 1 :])  # while it is read nobody asks for it
+    watcher.answer(looks[-1].rest, "blurred", looks[read].glance.focus)
     assert not watcher.look(at(scope, 300, 200), 1.1).read  # as sharp as before
     later = [watcher.look(at(scope, 300, 200, 1.5), 1.2 + n / 10) for n in range(8)]
     assert sum(look.read for look in later) == 1  # the sharpness changed: once more
