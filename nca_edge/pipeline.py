@@ -48,6 +48,8 @@ MAX_FIELD_PX = 2400
 a pixel for a 20-megapixel camera on a 40x lens, where the model sees 0.4."""
 MIN_IMAGE_UM = 4.0
 """An image that spans less does not show a white cell."""
+MIN_EARLIER, NEWEST = 3, 9
+"""Fields whose red cells told the scale before the next one's are compared with it, and of how many."""
 BATCH = 16
 """Cells answered at once: a field may hold hundreds, and each state of the paper's model takes 2 MB."""
 
@@ -109,7 +111,7 @@ def read_field(
     if wrong:
         return _rejected(frame, replace(quality, accepted=False, reasons=(wrong,)))
     with watch("detect"), allowed(classifier.threads):
-        red = red_cells(corrected, scale_known=um_per_px is not None)
+        red = red_cells(corrected, um_per_px is not None, _earlier(scales))
         quality = assess_smear(quality, red)
         if not quality.accepted:
             return _rejected(frame, quality)
@@ -192,6 +194,12 @@ def _known_scale(um_per_px: float | None, red: RedCells, scales: list[float]) ->
     if own is None and scales:
         return Scale(median(scales), "session")
     return own
+
+
+def _earlier(scales: list[float]) -> float | None:
+    """What the newest fields agree on, once there are a few: one lens has one scale, and after a change of it they are soon all
+    of the new one."""
+    return median(scales[-NEWEST:]) if len(scales) >= MIN_EARLIER else None
 
 
 def _scale_of_cells(found: list[Detection], view_um: float, rgb: Image8) -> Scale:

@@ -62,7 +62,8 @@ def resize(image: Image32, height: int, width: int) -> Image32:
     """
     if image.ndim == 2:
         return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
-    return np.stack([resize(np.ascontiguousarray(image[..., c]), height, width) for c in range(image.shape[2])], axis=-1)
+    planes = each(lambda c: resize(np.ascontiguousarray(image[..., c]), height, width), range(image.shape[2]))
+    return np.stack(planes, axis=-1)
 
 
 def window(corrected: Image32, center: tuple[float, float], side_px: float) -> Image32:

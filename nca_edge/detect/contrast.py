@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from nca_edge.detect.shapes import opened
+from nca_edge.planes import blurred, percentile
 from nca_edge.preprocess import absorbance, resize
 from nca_edge.records import Image32, RedCells
+from nca_edge.threads import each
 
 RED_CELL_UM = 7.5
 """As in scale.py (leaves do not import leaves); only sizes depend on it here."""
@@ -106,10 +108,8 @@ def contrast_maps(image: Image32, reference: Reference, sigma: float) -> Maps:
     explains 0.97, 0.91. Half the excess plus the latter keeps both: the first finds grey nuclei, the second ignores red cells
     that lie on each other.
     """
-    from scipy import ndimage
-
     # Plane by plane: sums over a last axis of three cost numpy ten times as much, and full-size fields would not fit.
-    red, green, blue = (ndimage.gaussian_filter(absorbance(image[..., c]), sigma) for c in range(3))
+    red, green, blue = (blurred(plane, sigma) for plane in each(lambda c: absorbance(image[..., c]), range(3)))
     planes = red, green, blue
     direction = reference.absorbance / max(float(np.linalg.norm(reference.absorbance)), 1e-6)
     along = np.zeros_like(planes[0])
@@ -137,4 +137,4 @@ def seed_level(contrast: Image32, least_px: float) -> float:
         1.8 um was the darkest thousandth of a field, and no nucleus came near it.
     """
     share = max(DARKEST, least_px / contrast.size)
-    return max(SEED_CONTRAST, OF_DARKEST * float(np.percentile(contrast, 100.0 * max(0.0, 1.0 - share))))
+    return max(SEED_CONTRAST, OF_DARKEST * float(percentile(contrast, 100.0 * max(0.0, 1.0 - share))))

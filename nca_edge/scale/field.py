@@ -28,7 +28,7 @@ MIN_CELLS = 4
 """Fewer cells than this say nothing about the scale of a field."""
 
 
-def red_cells(corrected: Image32, scale_known: bool = False) -> RedCells:
+def red_cells(corrected: Image32, scale_known: bool = False, earlier: float | None = None) -> RedCells:
     """Size and colour of the red cells of one field.
 
     Each point of the outline of what is stained votes, for each radius, for the centre that lies this far inwards (Duda & Hart
@@ -42,6 +42,7 @@ def red_cells(corrected: Image32, scale_known: bool = False) -> RedCells:
     corrected : (height, width, 3) float32, background = 1.0
     scale_known : nobody asks for their diameter: where the first look shows cells enough, it is not compared with a closer one,
         which could change nothing else that is made of the answer
+    earlier : um per px of the fields before, if they had one: where the first look agrees with it, no closer one is taken
 
     Returns
     -------
@@ -49,15 +50,18 @@ def red_cells(corrected: Image32, scale_known: bool = False) -> RedCells:
         ``n = 0`` and ``diameter_px = 0`` where no cell was found; the absorbance is then that of all that is stained.
     """
     shrink = min(1.0, WORK_SIDE / max(corrected.shape[:2]))
-    (whole, best_share), *next_look = [_look(corrected, shrink)] if scale_known else _first_looks(corrected, shrink)
+    alone = scale_known or earlier is not None
+    (whole, best_share), *next_look = [_look(corrected, shrink)] if alone else _first_looks(corrected, shrink)
     best = whole
     while shrink < 1.0:
         poor = best_share < MIN_SHARE or best.diameter_px * shrink < FINE_PX
         if scale_known and not poor and best.n >= MIN_CELLS:
             break
+        if earlier is not None and not poor and _alike(best.diameter_px, RED_CELL_UM / earlier):
+            break
         shrink = min(1.0, 2.0 * shrink)
         closer, share = next_look.pop() if next_look else _look(_middle(corrected, shrink), shrink)
-        if not poor and 0.8 * best.diameter_px < closer.diameter_px < 1.25 * best.diameter_px:
+        if not poor and _alike(best.diameter_px, closer.diameter_px):
             break  # both reductions say the same
         # More cells in a quarter of the field than in all of it: what was seen first were clumps.
         if share >= MIN_SHARE and (poor or closer.n > 2 * best.n):
@@ -66,6 +70,10 @@ def red_cells(corrected: Image32, scale_known: bool = False) -> RedCells:
     # field was found to be white cells.
     diameter = best.diameter_px if best_share >= MIN_SHARE else 0.0
     return RedCells(best.n, diameter, whole.absorbance, whole.spread, best_share, whole.stained)
+
+
+def _alike(one_px: float, other_px: float) -> bool:
+    return 0.8 * one_px < other_px < 1.25 * one_px
 
 
 def _first_looks(corrected: Image32, shrink: float) -> list[tuple[RedCells, float]]:

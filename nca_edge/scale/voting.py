@@ -103,9 +103,11 @@ def pale_discs(total: Image32, mask: NDArray[np.bool_]) -> NDArray[np.float64]:
     outline = Outline(x, y, grad_x[y, x] / steep, grad_y[y, x] / steep, (height, width))
     radii = np.geomspace(3.0, max(height, width) / 5, 40)
     some = np.concatenate(each(outline.discs, radii[::2]))
-    common = _common_radius(_pale(some, total), 0.5)
+    sums = np.zeros((height + 1, width + 1))
+    total.cumsum(axis=0, dtype=np.float64).cumsum(axis=1, out=sums[1:, 1:])
+    common = _common_radius(_pale(some, sums), 0.5)
     between = radii[1::2][np.abs(np.log(radii[1::2] / common)) < AROUND]
-    discs = _pale(np.concatenate([some, *each(outline.discs, between)]), total)
+    discs = _pale(np.concatenate([some, *each(outline.discs, between)]), sums)
     return _modal(discs[np.abs(np.log(discs[:, 2] / common)) < AROUND])
 
 
@@ -157,13 +159,14 @@ def _peaks(values: Image32, reach: int, least: float) -> NDArray[np.intp]:
     return at[flat[at] == flat[around].max(axis=1)] if len(at) else at
 
 
-def _pale(discs: NDArray[np.float64], total: Image32) -> NDArray[np.float64]:
-    """The discs that are not much darker than the pale ones: white cells vote too, and may be more than the red cells."""
+def _pale(discs: NDArray[np.float64], sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The discs that are not much darker than the pale ones: white cells vote too, and may be more than the red cells.
+
+    ``sums``: running sums of the absorbance, one row and column larger than the field.
+    """
     if len(discs) == 0:
         return discs
-    height, width = total.shape
-    sums = np.zeros((height + 1, width + 1))
-    sums[1:, 1:] = total.cumsum(axis=0, dtype=np.float64).cumsum(axis=1)
+    height, width = (side - 1 for side in sums.shape)
     half = 0.6 * discs[:, 2]
     x0, x1 = (np.clip(np.rint(discs[:, 0] + h), 0, width - 1).astype(np.intp) for h in (-half, half))
     y0, y1 = (np.clip(np.rint(discs[:, 1] + h), 0, height - 1).astype(np.intp) for h in (-half, half))

@@ -1,6 +1,7 @@
 """How long a warm pipeline takes for one field of 640 x 480 px with a white cell or two, by stage, and what memory it needs.
 
-    python tests/benchmarks/field.py [--repeats 60] [--threads 2] [--backend auto] [--um-per-px UM] [--loop 1000] [--json FILE]
+    python tests/benchmarks/field.py [--repeats 60] [--threads 2] [--backend auto] [--um-per-px UM] [--alone] [--loop 1000]
+        [--json FILE]
 
 | measure | bound |
 |---|---|
@@ -8,7 +9,8 @@
 | peak resident memory | 300 MB |
 | with --loop: resident memory after the last field against that after field 100 | within 5 % |
 
-The fields are those samples of the wheel that have this size; they are read in turn, the first round is not counted. Wall times
+The fields are those samples of the wheel that have this size; they are read in turn as one session's, whose earlier scales are
+known (``--alone``: each as if it were the first); the first round is not counted. Wall times
 belong to what else the machine does: the load before and after stands in the file, and the CPU time of a field beside its wall
 time (on two threads the first may be the larger). Exit code 1 where a bound is missed.
 """
@@ -43,26 +45,32 @@ SETTLED = 100
 
 
 def read_one(
-    path: Path, name: str, classifier: Classifier, session: Session, um_per_px: float | None = None
+    path: Path, name: str, classifier: Classifier, session: Session, known: list[float] | None, um_per_px: float | None = None
 ) -> tuple[dict[str, float], int]:
-    """Milliseconds of each stage, of the whole (``field``) and of the CPU (``cpu``), and how many cells there were."""
+    """Milliseconds of each stage, of the whole (``field``) and of the CPU (``cpu``), and how many cells there were.
+
+    ``known``: scales of the fields before, to which this one's is added.
+    """
     watch, began, busy = Stopwatch(), time.perf_counter(), time.process_time()
     with watch("decode"):
         frames = list(file_frames(path, [path]))
-    (reading,) = observe(frames, classifier, um_per_px, watch=watch)
+    (reading,) = observe(frames, classifier, um_per_px, known or (), watch)
     with watch("store"):
         session.commit(replace(reading, field=name))  # a name is committed once
     whole = {"field": time.perf_counter() - began, "cpu": time.process_time() - busy}
+    if known is not None and reading.scale is not None and reading.scale.source == "red_cells":
+        known.append(reading.scale.um_per_px)
     return {stage: 1e3 * seconds for stage, seconds in (watch.seconds | whole).items()}, len(reading.cells)
 
 
-def measure(paths: list[Path], repeats: int, classifier: Classifier, um_per_px: float | None) -> dict[str, Any]:
+def measure(paths: list[Path], classifier: Classifier, args: argparse.Namespace) -> dict[str, Any]:
     """Median, 90th percentile and least of each stage."""
     rows: list[dict[str, float]] = []
-    cells = 0
+    cells, repeats, um_per_px = 0, args.repeats, args.um_per_px
+    known: list[float] | None = None if args.alone else []
     with tempfile.TemporaryDirectory() as folder, Session.create(Path(folder) / "s", classifier.facts(None)) as session:
         for number in range(len(paths) + repeats):
-            row, found = read_one(paths[number % len(paths)], f"{number}", classifier, session, um_per_px)
+            row, found = read_one(paths[number % len(paths)], f"{number}", classifier, session, known, um_per_px)
             if number >= len(paths):
                 rows.append(row)
                 cells += found
@@ -71,15 +79,17 @@ def measure(paths: list[Path], repeats: int, classifier: Classifier, um_per_px: 
         for name in rows[0]
         for v in [[row.get(name, 0.0) for row in rows]]
     }
-    return {"um_per_px": um_per_px, "repeats": repeats, "cells_per_field": cells / repeats, "ms": stages}
+    facts = {"um_per_px": um_per_px, "earlier_scales": known is not None, "repeats": repeats}
+    return {**facts, "cells_per_field": cells / repeats, "ms": stages}
 
 
 def loop(paths: list[Path], fields: int, classifier: Classifier) -> dict[str, Any]:
     """Resident memory, MB, after each hundredth of so many fields in one session."""
     memory: dict[str, float] = {}
+    known: list[float] = []
     with tempfile.TemporaryDirectory() as folder, Session.create(Path(folder) / "s", classifier.facts(None)) as session:
         for number in range(1, fields + 1):
-            read_one(paths[number % len(paths)], f"{number}", classifier, session)
+            read_one(paths[number % len(paths)], f"{number}", classifier, session, known)
             if number % SETTLED == 0:
                 memory[str(number)] = resident_mb()
     growth = memory[str(fields)] / memory[str(SETTLED)] - 1
@@ -99,6 +109,7 @@ def main() -> int:
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--um-per-px", type=float, help="a scale that is given, as for a calibrated microscope")
+    parser.add_argument("--alone", action="store_true", help="no earlier field's scale is known, as at a session's beginning")
     parser.add_argument("--loop", type=int, metavar="N", help=f"then N fields in one session; a multiple of {SETTLED}")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     args = parser.parse_args()
@@ -110,7 +121,7 @@ def main() -> int:
     result = {
         "cpus": os.cpu_count(), "threads": args.threads, "backend": classifier.backend.name, "precision": args.precision,
         "model": classifier.bundle.manifest.name, "fields": [path.name for path in paths],
-        **measure(paths, args.repeats, classifier, args.um_per_px), "load": [before, os.getloadavg()[0]],
+        **measure(paths, classifier, args), "load": [before, os.getloadavg()[0]],
     }  # fmt: skip
     result["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
     result["ok"] = result["ms"]["field"]["p50"] <= FIELD_MS and result["peak_memory_mb"] <= PEAK_MB

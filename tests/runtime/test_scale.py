@@ -40,6 +40,22 @@ def test_one_look_is_enough_where_the_scale_is_known(name: str, monkeypatch: pyt
     assert assess_smear(quality, alone) == assess_smear(quality, compared)
 
 
+@pytest.mark.parametrize("name", sorted(path.name for path in sample_fields().glob("*.jpg")))
+def test_where_earlier_fields_agree_one_look_says_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = []
+    whole = field._look
+    monkeypatch.setattr(field, "_look", lambda *of: looks.append(of) or whole(*of))
+    rgb = read_image(sample_fields() / name)
+    corrected = correct(rgb, field_background(rgb))
+    compared = red_cells(corrected)
+    scale = field.field_scale(compared)
+    assert scale is not None
+    for earlier, most in ((scale.um_per_px, 1), (1.2 * scale.um_per_px, 1), (2.5 * scale.um_per_px, 3)):  # 2.5: another lens
+        looks.clear()
+        assert red_cells(corrected, earlier=earlier) == compared
+        assert len(looks) == 1 if most == 1 else 1 < len(looks) <= most
+
+
 def test_few_red_cells_at_high_magnification() -> None:
     """At 14 px a um four red cells fit beside two white ones, which once were taken for red cells of 164 px."""
     field = fields.blank()
