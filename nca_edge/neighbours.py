@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-
-import numpy as np
 
 from nca_edge.records import Box, Detection
 
@@ -19,8 +18,7 @@ and more, two cells that touch 0.16 at most, or centres 10.3 um apart."""
 
 def may_be_one(a: Box, b: Box, um_per_px: float) -> bool:
     """Whether two finds may be pieces of one cell, by their boxes."""
-    apart = float(np.hypot(a.center[0] - b.center[0], a.center[1] - b.center[1]))
-    return apart * um_per_px <= APART_UM and _overlap(a, b) >= BOXES
+    return math.dist(a.center, b.center) * um_per_px <= APART_UM and _overlap(a, b) >= BOXES
 
 
 def _overlap(a: Box, b: Box) -> float:
@@ -45,5 +43,5 @@ def neighbours(cell: Detection, found: Sequence[Detection], um_per_px: float, vi
     for other in found:
         dx, dy = (other.box.center[0] - x) / side_px, (other.box.center[1] - y) / side_px
         if other is not cell and max(abs(dx), abs(dy)) < 1 and not may_be_one(box, other.box, um_per_px):
-            out.append((0.5 + dx, 0.5 + dy, float(np.sqrt(other.box.w * other.box.h / (box.w * box.h)))))
+            out.append((0.5 + dx, 0.5 + dy, math.sqrt(other.box.w * other.box.h / (box.w * box.h))))
     return tuple(out)
