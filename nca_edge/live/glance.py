@@ -31,6 +31,8 @@ ALIKE = 0.9
 COARSELY = 0.65
 """Likeness at half of the size that frames of one place have: 0.73 and more (425 pairs of bccd and chula fields whose likeness
 is enough to know a place by); one in fourteen pairs of two places, or fewer, has it too."""
+STRIP = 4
+"""Of fewer rows or columns nothing is told at half the size, or by a shift."""
 
 
 @dataclass(frozen=True)
@@ -201,6 +203,8 @@ def match(first: Glance, second: Glance, least: float = LEAST_OVERLAP) -> Match 
 def recognised(first: Glance, second: Glance) -> Match | None:
     """What ``match`` says of two frames that most likely show two places, in a quarter of its time; None, too, where they are
     not alike at half of their size."""
+    if min(first.small.shape + second.small.shape) < STRIP:
+        return match(first, second)
     coarse = match(first.coarse, second.coarse)
     return match(first, second) if coarse is not None and coarse.likeness >= COARSELY else None
 
@@ -208,7 +212,7 @@ def recognised(first: Glance, second: Glance) -> Match | None:
 def rested(first: Glance, second: Glance) -> Match | None:
     """What ``match`` says of two frames between which the stage hardly moved, in a twentieth of its time; None where it would
     have to be asked: they are not alike as they lie, or more alike a pixel further."""
-    if first.small.shape != second.small.shape:
+    if first.small.shape != second.small.shape or min(first.small.shape) < STRIP:
         return None
     at = {shift: _likeness(first.small, second.small, *shift) for shift in ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))}
     here = at[0, 0]

@@ -116,6 +116,13 @@ def test_frames_of_two_sizes_are_not_said_to_rest() -> None:
     assert rested(glance(rgb), glance(rgb[:400])) is None and recognised(glance(rgb), glance(rgb[:400])) is None
 
 
+@pytest.mark.parametrize("height", [1, 5, 9, 16])
+def test_a_strip_is_compared_too(height: int) -> None:
+    rgb = photograph(smear())[:height]
+    assert recognised(glance(rgb), glance(rgb)) == match(glance(rgb), glance(rgb))
+    assert (rested(glance(rgb), glance(rgb)) is None) == (height < 16)
+
+
 @settings(max_examples=25)
 @given(st.integers(-500, 500), st.integers(-400, 400))
 def test_a_place_that_is_sure_at_full_size_is_recognised(dx: int, dy: int) -> None:

@@ -13,7 +13,7 @@ from nca_edge.preprocess import correct, crop_background, field_background
 from nca_edge.quality import assess, assess_smear
 from nca_edge.records import Image32, RedCells
 from nca_edge.samples import sample_fields
-from nca_edge.scale import RED_CELL_UM, crop_scale, field, field_scale, red_cells
+from nca_edge.scale import RED_CELL_UM, crop_scale, field, field_scale, red_cells, voting
 
 
 @pytest.mark.parametrize("um", [5.0, 8.0, 11.0])
@@ -54,6 +54,18 @@ def test_where_earlier_fields_agree_one_look_says_the_same(name: str, monkeypatc
         looks.clear()
         assert red_cells(corrected, earlier=earlier) == compared
         assert len(looks) == 1 if most == 1 else 1 < len(looks) <= most
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in sample_fields().glob("*.jpg")))
+def test_half_of_the_radii_first_and_all_at_once_see_the_same_cells(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rgb = read_image(sample_fields() / name)
+    corrected = correct(rgb, field_background(rgb))
+    halves = red_cells(corrected)
+    monkeypatch.setattr(voting, "AROUND", np.inf)  # every radius is asked
+    whole = red_cells(corrected)
+    assert halves.diameter_px == pytest.approx(whole.diameter_px, rel=0.04)
+    assert halves.n == pytest.approx(whole.n, rel=0.15)
+    assert halves.absorbance == pytest.approx(whole.absorbance, abs=0.01)
 
 
 def test_few_red_cells_at_high_magnification() -> None:
