@@ -197,12 +197,31 @@ def machine_rows() -> list[Row]:
     for v in parity["variants"]:
         what = f"answers as the NumPy reference's, {RUNTIMES[v['backend']]} {v['precision']}, fold {parity['fold']}"
         rows.append((what, percent(v["agreement"], v["agreement_interval"]), f"{parity['n']} cells", "parity.json"))
+    rows += time_rows()
     for m in read("startup.json")["measures"]:
         runs = "1 run" if m["repeats"] == 1 else f"{m['repeats']} runs"
         rows.append((f"{m['name']}, 2-core x86-64", f"{m['value']:.2f} {m['unit']}", runs, "startup.json"))
     total = f"{size['total_mb']:.0f} MB"
     rows.append(("bare installation, all that it brings", total, f"Python {size['python']}", "install_size.json"))
     return rows
+
+
+def time_rows() -> list[Row]:
+    """How long a person waits for a field, warm."""
+    field, live = read("field.json"), read("live.json")
+    times = [
+        ("a field within a session, from its file to its stored cells", "field.json", field["ms"]["field"], field["repeats"]),
+        ("a picture of the camera, until its cells are stored", "live.json", live["frame_to_stored_ms"], live["fields"]),
+    ]
+    return [
+        (
+            f"{what}, 640 x 480 px, int8, 2-core x86-64",
+            f"{t['p50']:.0f} ms, one in ten over {t['p90']:.0f} ms",
+            f"{n} fields",
+            file,
+        )
+        for what, file, t, n in times
+    ]
 
 
 def durability_rows() -> list[Row]:
