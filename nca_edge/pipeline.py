@@ -111,7 +111,7 @@ def read_field(
     if wrong:
         return _rejected(frame, replace(quality, accepted=False, reasons=(wrong,)))
     with watch("detect"), allowed(classifier.threads):
-        red = red_cells(corrected, um_per_px is not None, _earlier(scales))
+        red = red_cells(corrected, um_per_px is not None, _newest_um_per_px(scales))
         quality = assess_smear(quality, red)
         if not quality.accepted:
             return _rejected(frame, quality)
@@ -196,7 +196,7 @@ def _known_scale(um_per_px: float | None, red: RedCells, scales: list[float]) ->
     return own
 
 
-def _earlier(scales: list[float]) -> float | None:
+def _newest_um_per_px(scales: list[float]) -> float | None:
     """What the newest fields agree on, once there are a few: one lens has one scale, and after a change of it they are soon all
     of the new one."""
     return median(scales[-NEWEST:]) if len(scales) >= MIN_EARLIER else None

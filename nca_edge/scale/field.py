@@ -28,7 +28,7 @@ MIN_CELLS = 4
 """Fewer cells than this say nothing about the scale of a field."""
 
 
-def red_cells(corrected: Image32, scale_known: bool = False, earlier: float | None = None) -> RedCells:
+def red_cells(corrected: Image32, scale_known: bool = False, earlier_um_per_px: float | None = None) -> RedCells:
     """Size and colour of the red cells of one field.
 
     Each point of the outline of what is stained votes, for each radius, for the centre that lies this far inwards (Duda & Hart
@@ -42,7 +42,7 @@ def red_cells(corrected: Image32, scale_known: bool = False, earlier: float | No
     corrected : (height, width, 3) float32, background = 1.0
     scale_known : nobody asks for their diameter: where the first look shows cells enough, it is not compared with a closer one,
         which could change nothing else that is made of the answer
-    earlier : um per px of the fields before, if they had one: where the first look agrees with it, no closer one is taken
+    earlier_um_per_px : scale of the fields before, if they had one: where the first look agrees, no closer one is taken
 
     Returns
     -------
@@ -50,14 +50,14 @@ def red_cells(corrected: Image32, scale_known: bool = False, earlier: float | No
         ``n = 0`` and ``diameter_px = 0`` where no cell was found; the absorbance is then that of all that is stained.
     """
     shrink = min(1.0, WORK_SIDE / max(corrected.shape[:2]))
-    alone = scale_known or earlier is not None
+    alone = scale_known or earlier_um_per_px is not None
     (whole, best_share), *next_look = [_look(corrected, shrink)] if alone else _first_looks(corrected, shrink)
     best = whole
     while shrink < 1.0:
         poor = best_share < MIN_SHARE or best.diameter_px * shrink < FINE_PX
         if scale_known and not poor and best.n >= MIN_CELLS:
             break
-        if earlier is not None and not poor and _alike(best.diameter_px, RED_CELL_UM / earlier):
+        if earlier_um_per_px is not None and not poor and _alike(best.diameter_px, RED_CELL_UM / earlier_um_per_px):
             break
         shrink = min(1.0, 2.0 * shrink)
         closer, share = next_look.pop() if next_look else _look(_middle(corrected, shrink), shrink)

@@ -178,7 +178,7 @@ def microscope_rows() -> list[Row]:
             share = percent(pan[f"{key}_share"], pan[f"{key}_interval"])
             rows.append((f"cells {what} in simulated pans, {pan['set']}", share, n, "pans.json"))
     for camera in read("replug.json"):
-        back = f"{camera['back_s_median']:.1f} s, at worst {camera['back_s_worst']:.1f} s"
+        back = f"{camera['back_s_median']:.2f} s, at worst {camera['back_s_worst']:.2f} s"
         n = f"{camera['cycles']} cycles, {camera['stale']} stale pictures"
         rows.append((f"a camera that was pulled is back after, {camera['stand_in']} stand-in", back, n, "replug.json"))
     soak, file = read("soak.json"), "soak.json"

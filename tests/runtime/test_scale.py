@@ -25,11 +25,17 @@ def test_diameter_and_colour(um: float) -> None:
     assert red.absorbance == pytest.approx(fields.RED, abs=0.04)
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in sample_fields().glob("*.jpg")))
-def test_one_look_is_enough_where_the_scale_is_known(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    looks = []
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Grows by one with every look at red cells."""
+    made: list[object] = []
     whole = field._look
-    monkeypatch.setattr(field, "_look", lambda *of: looks.append(of) or whole(*of))
+    monkeypatch.setattr(field, "_look", lambda *of: made.append(of) or whole(*of))
+    return made
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in sample_fields().glob("*.jpg")))
+def test_one_look_is_enough_where_the_scale_is_known(name: str, looks: list[object]) -> None:
     rgb = read_image(sample_fields() / name)
     corrected = correct(rgb, field_background(rgb))
     quality, compared = assess(rgb, corrected), red_cells(corrected)
@@ -41,19 +47,16 @@ def test_one_look_is_enough_where_the_scale_is_known(name: str, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in sample_fields().glob("*.jpg")))
-def test_where_earlier_fields_agree_one_look_says_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    looks = []
-    whole = field._look
-    monkeypatch.setattr(field, "_look", lambda *of: looks.append(of) or whole(*of))
+def test_where_earlier_fields_agree_one_look_says_the_same(name: str, looks: list[object]) -> None:
     rgb = read_image(sample_fields() / name)
     corrected = correct(rgb, field_background(rgb))
     compared = red_cells(corrected)
     scale = field.field_scale(compared)
     assert scale is not None
-    for earlier, most in ((scale.um_per_px, 1), (1.2 * scale.um_per_px, 1), (2.5 * scale.um_per_px, 3)):  # 2.5: another lens
+    for times, alone in ((1.0, True), (1.2, True), (2.5, False)):  # 2.5: another lens
         looks.clear()
-        assert red_cells(corrected, earlier=earlier) == compared
-        assert len(looks) == 1 if most == 1 else 1 < len(looks) <= most
+        assert red_cells(corrected, earlier_um_per_px=times * scale.um_per_px) == compared
+        assert (len(looks) == 1) == alone
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in sample_fields().glob("*.jpg")))
