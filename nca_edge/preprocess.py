@@ -7,14 +7,13 @@ Both end with the empty background at 1.0 in every channel.
 
 from __future__ import annotations
 
-from functools import lru_cache, partial
-
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from nca_edge.planes import counted, middle, percentile
 from nca_edge.records import Image8, Image32
+from nca_edge.surface import Surfaces
 from nca_edge.threads import each
 
 ABSORBANCE_MAX = 4.0
@@ -31,12 +30,12 @@ def correct(rgb: Image8, background: Image32) -> Image32:
 
     Returns
     -------
-    (height, width, 3) float32, 0..1
+    (height, width, 3) float32, 0..1, each channel's pixels side by side in memory: what is asked of it is asked by channel
     """
-    corrected = rgb.astype(np.float32)
-    corrected /= background  # in place: a field of a large camera is 80 MB
-    np.minimum(corrected, 1.0, out=corrected)
-    return corrected
+    planes = rgb.transpose(2, 0, 1).astype(np.float32, order="C")
+    planes /= np.broadcast_to(background, rgb.shape).transpose(2, 0, 1)  # in place: a field of a large camera is 80 MB
+    np.minimum(planes, 1.0, out=planes)
+    return planes.transpose(1, 2, 0)
 
 
 def absorbance(corrected: Image32) -> Image32:
@@ -63,7 +62,7 @@ def resize(image: Image32, height: int, width: int) -> Image32:
     if image.ndim == 2:
         return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
     planes = each(lambda c: resize(np.ascontiguousarray(image[..., c]), height, width), range(image.shape[2]))
-    return np.stack(planes, axis=-1)
+    return np.stack(planes).transpose(1, 2, 0)
 
 
 def window(corrected: Image32, center: tuple[float, float], side_px: float) -> Image32:
@@ -156,83 +155,56 @@ def _background(rgb: Image8, side: int, degree: int) -> Image32:
     shrink = min(1.0, side / max(height, width))
     size = max(1, round(width * shrink)), max(1, round(height * shrink))
     small = np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BOX), np.float32)
-    level = np.log(np.maximum(small, np.float32(1))).reshape(-1, 3)
-    terms = _surface_terms(size[1], size[0], degree)
+    level = np.ascontiguousarray(np.log(np.maximum(small, np.float32(1))).transpose(2, 0, 1))
+    fit = Surfaces(size[1], size[0], degree)
     for lean, below in LEANS:
-        surface = np.stack(each(partial(_expectile_fit, terms, lean=lean), level.T), axis=-1)
+        surface = np.stack([_expectile_fit(fit, plane, lean) for plane in level])
         for _ in range(4):
-            surface = terms @ _refit(terms, level, surface, below)
-        if not _gaps_above((level - surface).T.min(axis=0).reshape(size[1], size[0])):
+            coefficients = _refit(fit, level, surface, below)
+            surface = np.stack([fit.drawn(c) for c in coefficients])
+        if not _gaps_above((level - surface).min(axis=0)):
             break
-    out = np.empty(rgb.shape, np.float32)
-
-    def enlarge(c: int) -> None:
-        plane = np.exp(surface[:, c]).reshape(size[1], size[0]).astype(np.float32)
-        out[..., c] = resize(np.clip(plane, 1.0, 255.0), height, width)
-
-    each(enlarge, range(3))
-    return out
+    whole = Surfaces(height, width, degree, (size[1], size[0]))
+    drawn = np.stack([whole.drawn(c) for c in coefficients])
+    return np.clip(np.exp(drawn, out=drawn), 1.0, 255.0, out=drawn).transpose(1, 2, 0)
 
 
 def otsu(values: Image32) -> float:
     """Otsu's threshold over 256 bins (Otsu 1979); scikit-image has it, at 0.3 s of import."""
-    counts, edges = counted(np.maximum(values, 0.0), 256)
+    counts, edges = counted(np.maximum(values, 0.0))
     centers = (edges[1:] + edges[:-1]) / 2
     below, moment = np.cumsum(counts).astype(float), np.cumsum(counts * centers)
     between = (moment[-1] * below - moment * below[-1]) ** 2 / np.maximum(below * (below[-1] - below), 1e-9)
     return float(edges[1:][np.argmax(between[:-1])])
 
 
-@lru_cache(maxsize=4)
-def _surface_terms(height: int, width: int, degree: int) -> Image32:
-    """Chebyshev products up to ``degree`` on the pixel grid: (height * width, terms) float32.
-
-    The 15 of a field are a view of an array with one more column, of zeros: a product of 16 takes half of the time of one of
-    15, and has the same bits; one of 16 instead of the 3 of a crop has not.
-    """
-    y = np.polynomial.chebyshev.chebvander(np.linspace(-1, 1, height), degree)
-    x = np.polynomial.chebyshev.chebvander(np.linspace(-1, 1, width), degree)
-    pairs = [(i, j) for i in range(degree + 1) for j in range(degree + 1 - i)]
-    padded = np.zeros((height * width, len(pairs) + (len(pairs) == 15)), np.float32)
-    for column, (i, j) in enumerate(pairs):
-        padded[:, column] = np.multiply.outer(y[:, i], x[:, j]).ravel()
-    padded.setflags(write=False)  # the fields of one camera share them
-    return padded[:, : len(pairs)]
-
-
-def _solve(terms: Image32, weight: Image32, level: Image32) -> Image32:
-    """Weighted least squares with a light pull of all but the constant towards 0: corners without background stay flat."""
-    n = terms.shape[1]
-    whole = terms if terms.base is None else terms.base  # with a column of zeros, see _surface_terms
-    weighted = whole * weight[:, None]
-    normal = (weighted.T @ whole)[:n, :n]
-    pull = np.full(normal.shape[0], 2e-3 * weight.sum())
-    pull[0] = 1e-9
-    normal = normal.astype(np.float64) + np.diag(pull)
-    return np.asarray(np.linalg.solve(normal, weighted[:, :n].T @ level), np.float32)
-
-
-def _expectile_fit(terms: Image32, level: Image32, lean: float) -> Image32:
-    """Surface that lies near the top of one channel: (pixels,) float32, logarithm of the level."""
+def _expectile_fit(fit: Surfaces, level: Image32, lean: float) -> Image32:
+    """Surface that lies near the top of one channel: (height, width) float32, logarithm of the level."""
     surface = np.full(level.shape, percentile(level, 90), np.float32)
     for _ in range(15):
         residual = level - surface
         distance = np.abs(residual)
         scale = middle(distance) + np.float32(1e-3)
         weight = np.where(residual > 0, np.float32(1), np.float32(lean)) / np.maximum(1, distance / (np.float32(1.5) * scale))
-        before, surface = surface, terms @ _solve(terms, weight, level)
+        before, surface = surface, fit.drawn(fit.fitted(weight, level))
         if float(np.abs(surface - before).max()) < SETTLED:
             break
     return surface
 
 
-def _refit(terms: Image32, level: Image32, surface: Image32, below: float) -> Image32:
-    """Coefficients (terms, 3) float32 fitted to the pixels that lie on the surface in all channels."""
-    residual = np.ascontiguousarray((level - surface).T)  # by channel: steps along an axis of three cost ten times as much
+def _refit(fit: Surfaces, level: Image32, surface: Image32, below: float) -> list[Image32]:
+    """Coefficients of each channel, fitted to the pixels that lie on the surface in all channels.
+
+    Parameters
+    ----------
+    level, surface : (3, height, width) float32
+    """
+    residual = level - surface
     above = np.array([middle(r[r > 0]) if np.any(r > 0) else 0.0 for r in residual])
     low, high = -below * above - 0.01, 3.0 * above + 0.01
     on = np.logical_and.reduce([(r > low[c]) & (r < high[c]) for c, r in enumerate(residual)])
-    return _solve(terms, on.astype(np.float32) + np.float32(1e-6), level)
+    weight = on.astype(np.float32) + np.float32(1e-6)
+    return [fit.fitted(weight, plane) for plane in level]
 
 
 def _gaps_above(residual: Image32) -> bool:

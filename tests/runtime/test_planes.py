@@ -44,7 +44,7 @@ def test_the_rim_is_what_an_erosion_takes(seed: int, height: int, width: int) ->
 
 @settings(max_examples=60)
 @given(st.integers(0, 2**32), st.sampled_from(["even", "clipped", "steps", "far from zero", "on edges", "constant"]))
-def test_counts_are_numpys(seed: int, kind: str) -> None:
+def test_counts_err_beside_an_edge_only(seed: int, kind: str) -> None:
     rng = np.random.default_rng(seed)
     values = rng.random(int(rng.integers(200, 4 * MANY))) * 10.0 ** rng.integers(-6, 6)
     if kind == "clipped":
@@ -58,9 +58,14 @@ def test_counts_are_numpys(seed: int, kind: str) -> None:
     elif kind == "constant":
         values[:] = 0.25  # of a large one NumPy cannot make bins
     values = values.astype(np.float32)
-    for found, expected in zip(counted(values, 256), np.histogram(values, 256), strict=True):
-        assert_array_equal(found, expected)
-        assert found.dtype == expected.dtype
+    counts, edges = counted(values)
+    assert len(counts) == 256 and counts.sum() == values.size
+    assert_allclose(edges, np.histogram(values, 256)[1], rtol=1e-6)
+    beside = 0.01 * float(np.ptp(values)) / 256 + 2 * float(np.spacing(np.abs(values).max()))
+    ordered = np.sort(values.astype(float))
+    fewest, most = (np.searchsorted(ordered, edges[1:-1].astype(float) + by) for by in (-beside, beside))
+    below = np.cumsum(counts)[:-1]
+    assert (fewest <= below).all() and (below <= most).all()
 
 
 @given(st.integers(0, 2**32), st.integers(1, 400), st.sampled_from([0.0, 2.0, 37.5, 99.0, 100.0]))
