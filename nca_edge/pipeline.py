@@ -36,7 +36,7 @@ from nca_edge.records import (
 )
 from nca_edge.scale import field_scale, red_cells
 from nca_edge.stopwatch import Watch, untimed
-from nca_edge.threads import allowed
+from nca_edge.threads import allowed, both
 
 ARTEFACT = "artefact"
 CELL_DIAMETER_UM = 13.0
@@ -104,17 +104,17 @@ def read_field(
     with watch("light"), allowed(classifier.threads):
         corrected = correct(frame.rgb, field_background(frame.rgb))
     with watch("gate"), allowed(classifier.threads):
-        quality = assess(frame.rgb, corrected)
+        quality, red = both(
+            lambda: assess(frame.rgb, corrected),
+            lambda: red_cells(corrected, um_per_px or _newest_um_per_px(scales), um_per_px is not None),
+        )
+        quality = assess_smear(quality, red)
     if not quality.accepted:
         return _rejected(frame, quality)
     wrong = wrong_scale(um_per_px, frame.rgb, classifier.view_um)
     if wrong:
         return _rejected(frame, replace(quality, accepted=False, reasons=(wrong,)))
     with watch("detect"), allowed(classifier.threads):
-        red = red_cells(corrected, um_per_px is not None, _newest_um_per_px(scales))
-        quality = assess_smear(quality, red)
-        if not quality.accepted:
-            return _rejected(frame, quality)
         scale = _known_scale(um_per_px, red, scales)
         found = white_cells(corrected, red, scale.um_per_px if scale else None)
     scale = scale or _scale_of_cells(found, classifier.view_um, frame.rgb)

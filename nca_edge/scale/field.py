@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from nca_edge.planes import middle
@@ -28,7 +30,7 @@ MIN_CELLS = 4
 """Fewer cells than this say nothing about the scale of a field."""
 
 
-def red_cells(corrected: Image32, scale_known: bool = False, earlier_um_per_px: float | None = None) -> RedCells:
+def red_cells(corrected: Image32, expected_um_per_px: float | None = None, scale_known: bool = False) -> RedCells:
     """Size and colour of the red cells of one field.
 
     Each point of the outline of what is stained votes, for each radius, for the centre that lies this far inwards (Duda & Hart
@@ -40,9 +42,10 @@ def red_cells(corrected: Image32, scale_known: bool = False, earlier_um_per_px: 
     Parameters
     ----------
     corrected : (height, width, 3) float32, background = 1.0
+    expected_um_per_px : scale of the fields before, or that somebody gave: red cells of this size are looked for first, in half
+        of the time; where hardly any are seen, nothing is expected
     scale_known : nobody asks for their diameter: where the first look shows cells enough, it is not compared with a closer one,
         which could change nothing else that is made of the answer
-    earlier_um_per_px : scale of the fields before, if they had one: where the first look agrees, no closer one is taken
 
     Returns
     -------
@@ -50,14 +53,15 @@ def red_cells(corrected: Image32, scale_known: bool = False, earlier_um_per_px: 
         ``n = 0`` and ``diameter_px = 0`` where no cell was found; the absorbance is then that of all that is stained.
     """
     shrink = min(1.0, WORK_SIDE / max(corrected.shape[:2]))
-    alone = scale_known or earlier_um_per_px is not None
-    (whole, best_share), *next_look = [_look(corrected, shrink)] if alone else _first_looks(corrected, shrink)
+    if expected_um_per_px is not None:
+        expected = _expected(corrected, shrink, RED_CELL_UM / expected_um_per_px)
+        if expected is not None:
+            return expected
+    (whole, best_share), *next_look = [_look(corrected, shrink)] if scale_known else _first_looks(corrected, shrink)
     best = whole
     while shrink < 1.0:
         poor = best_share < MIN_SHARE or best.diameter_px * shrink < FINE_PX
         if scale_known and not poor and best.n >= MIN_CELLS:
-            break
-        if earlier_um_per_px is not None and not poor and _alike(best.diameter_px, RED_CELL_UM / earlier_um_per_px):
             break
         shrink = min(1.0, 2.0 * shrink)
         closer, share = next_look.pop() if next_look else _look(_middle(corrected, shrink), shrink)
@@ -70,6 +74,15 @@ def red_cells(corrected: Image32, scale_known: bool = False, earlier_um_per_px: 
     # field was found to be white cells.
     diameter = best.diameter_px if best_share >= MIN_SHARE else 0.0
     return RedCells(best.n, diameter, whole.absorbance, whole.spread, best_share, whole.stained)
+
+
+def _expected(corrected: Image32, shrink: float, diameter_px: float) -> RedCells | None:
+    """Red cells of about this size; None where too few are seen, or where they are too small for this reduction."""
+    if diameter_px * shrink < FINE_PX:
+        return None
+    red, share = _look(corrected, shrink, diameter_px)
+    seen = red.n >= MIN_CELLS and share >= MIN_SHARE and _alike(red.diameter_px, diameter_px)
+    return replace(red, share=share) if seen else None
 
 
 def _alike(one_px: float, other_px: float) -> bool:
@@ -96,13 +109,13 @@ def _middle(corrected: Image32, shrink: float) -> Image32:
     return corrected[max(0, y - half) : y + half, max(0, x - half) : x + half]
 
 
-def _look(corrected: Image32, shrink: float) -> tuple[RedCells, float]:
-    """Red cells as seen at one reduction, and the share of what is stained that they cover."""
+def _look(corrected: Image32, shrink: float, about_px: float | None = None) -> tuple[RedCells, float]:
+    """Red cells as seen at one reduction, of any size or of about one, and the share of what is stained that they cover."""
     total, planes = stain_planes(corrected, shrink)
     mask = foreground(total)
-    if not mask.any():
+    if min(mask.shape) < 2 or not mask.any():
         return RedCells(0, 0.0, (0.0, 0.0, 0.0), (0.0, 0.0, 0.0)), 0.0
-    discs = pale_discs(total, mask)
+    discs = pale_discs(total, mask, None if about_px is None else about_px * shrink / (2.0 * VOTE_BIAS))
     covered = cover(discs, mask)
     pixels = [plane[covered if covered.any() else mask] for plane in planes]
     colour = [float(middle(p)) for p in pixels]

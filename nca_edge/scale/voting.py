@@ -80,7 +80,7 @@ def split(values: Image32) -> tuple[float, float]:
     return level, (above - below) / (float(np.sqrt(low @ low / count)) + 1e-3)
 
 
-def pale_discs(total: Image32, mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+def pale_discs(total: Image32, mask: NDArray[np.bool_], about_px: float | None = None) -> NDArray[np.float64]:
     """Discs of the most common size for which the outline of ``mask`` votes, those of white cells left out.
 
     Every second radius is asked, then those between that are near the most common one: all at once took a third more of the
@@ -90,6 +90,7 @@ def pale_discs(total: Image32, mask: NDArray[np.bool_]) -> NDArray[np.float64]:
     ----------
     total : (height, width) float32, absorbance summed over channels; its gradient points into cells
     mask : (height, width) bool, what is stained
+    about_px : radius near which they are looked for; None: anywhere
 
     Returns
     -------
@@ -102,9 +103,12 @@ def pale_discs(total: Image32, mask: NDArray[np.bool_]) -> NDArray[np.float64]:
     steep = np.hypot(grad_x[y, x], grad_y[y, x]) + 1e-9
     outline = Outline(x, y, grad_x[y, x] / steep, grad_y[y, x] / steep, (height, width))
     radii = np.geomspace(3.0, max(height, width) / 5, 40)
-    some = np.concatenate(each(outline.discs, radii[::2]))
     sums = np.zeros((height + 1, width + 1))
     total.cumsum(axis=0, dtype=np.float64).cumsum(axis=1, out=sums[1:, 1:])
+    if about_px is not None:
+        near = radii[np.abs(np.log(radii / about_px)) < AROUND]
+        return _modal(_pale(np.concatenate([np.empty((0, 4)), *each(outline.discs, near)]), sums))
+    some = np.concatenate(each(outline.discs, radii[::2]))
     common = _common_radius(_pale(some, sums), 0.5)
     between = radii[1::2][np.abs(np.log(radii[1::2] / common)) < AROUND]
     discs = _pale(np.concatenate([some, *each(outline.discs, between)]), sums)

@@ -47,16 +47,38 @@ def test_one_look_is_enough_where_the_scale_is_known(name: str, looks: list[obje
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in sample_fields().glob("*.jpg")))
-def test_where_earlier_fields_agree_one_look_says_the_same(name: str, looks: list[object]) -> None:
+@pytest.mark.parametrize("times", [0.9, 1.0, 1.2])
+def test_red_cells_of_about_the_expected_size_are_seen_in_one_look(name: str, times: float, looks: list[object]) -> None:
     rgb = read_image(sample_fields() / name)
     corrected = correct(rgb, field_background(rgb))
     compared = red_cells(corrected)
     scale = field.field_scale(compared)
     assert scale is not None
-    for times, alone in ((1.0, True), (1.2, True), (2.5, False)):  # 2.5: another lens
-        looks.clear()
-        assert red_cells(corrected, earlier_um_per_px=times * scale.um_per_px) == compared
-        assert (len(looks) == 1) == alone
+    looks.clear()
+    red = red_cells(corrected, times * scale.um_per_px)
+    assert len(looks) == 1
+    assert red.diameter_px == pytest.approx(compared.diameter_px, rel=0.04)
+    assert red.n == pytest.approx(compared.n, rel=0.15)
+    assert red.absorbance == pytest.approx(compared.absorbance, abs=0.01)
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in sample_fields().glob("*.jpg")))
+@pytest.mark.parametrize("times", [1e-6, 0.4, 0.5, 1.6, 2.5, 1e6])
+def test_another_lens_is_noticed(name: str, times: float) -> None:
+    """An expected size that no red cell of the field has changes nothing."""
+    rgb = read_image(sample_fields() / name)
+    corrected = correct(rgb, field_background(rgb))
+    compared = red_cells(corrected)
+    scale = field.field_scale(compared)
+    assert scale is not None
+    assert red_cells(corrected, times * scale.um_per_px) == compared
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 500), (2, 3), (3, 2000), (63, 64)])
+@pytest.mark.parametrize("expected", [None, 0.1])
+def test_images_of_any_size_are_looked_at(shape: tuple[int, int], expected: float | None) -> None:
+    rgb = np.random.default_rng(0).integers(0, 256, (*shape, 3)).astype(np.uint8)
+    assert field.field_scale(red_cells(correct(rgb, field_background(rgb)), expected)) is None
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in sample_fields().glob("*.jpg")))
