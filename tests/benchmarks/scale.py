@@ -3,7 +3,8 @@
 acevedo20 is a scanner whose nominal scale is known (0.225 um per pixel); what is measured there are crops. The boxes of bccd
 are no such reference: how much wider than its cell a box is, is measured on cells that touch nothing within a sixth around
 their box, whose outline is where absorbance passes half of the cell's own. On chula one microscope took all fields: the spread
-of what its fields say is an error of the scale, or a difference between the patients' red cells.
+of what its fields say is an error of the scale, or a difference between the patients' red cells. Of both sets it is also asked
+what the scale of earlier fields does to a field's own: where it is about right, and where the lens was changed.
 
 Usage: python tests/benchmarks/scale.py --data DIR [--crops 500] [--every 1] [--json FILE]
 """
@@ -23,12 +24,14 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from nca_edge.camera import read_image
+from nca_edge.camera import list_images, read_image
 from nca_edge.preprocess import absorbance, correct, crop_background, field_background
 from nca_edge.records import Image32
 from nca_edge.scale import crop_scale, field_scale, red_cells
 
 UM_PER_PX, VIEW_UM = 0.225, 36.0
+ABOUT, OTHER_LENS = (0.9, 1.0, 1.1), (0.4, 0.5, 0.63, 1.6, 2.0, 2.5)
+"""Expected scales over a field's own."""
 Rect = tuple[float, float, float, float]
 
 
@@ -123,6 +126,28 @@ def fields(folder: Path, every: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def expected(folder: Path, every: int) -> dict[str, Any]:
+    """What becomes of a field's diameter of red cells where about its own scale is expected, and where another lens is."""
+    ratios: list[float] = []
+    asked = misled = 0
+    for path in list_images(folder / "images")[::every]:
+        rgb = read_image(path)
+        corrected = correct(rgb, field_background(rgb))
+        own = red_cells(corrected)
+        scale = field_scale(own)
+        if scale is None:
+            continue
+        asked += 1
+        ratios += [red_cells(corrected, times * scale.um_per_px).diameter_px / own.diameter_px for times in ABOUT]
+        misled += sum(red_cells(corrected, times * scale.um_per_px).diameter_px != own.diameter_px for times in OTHER_LENS)
+    change = np.abs(np.array(ratios) - 1.0)
+    return {
+        "fields": asked, "about": ABOUT,
+        "diameter_changes_percentiles_50_90_100": np.percentile(change, (50, 90, 100)).round(4).tolist(),
+        "other_lens": OTHER_LENS, "asked_with_another_lens": asked * len(OTHER_LENS), "misled": misled,
+    }  # fmt: skip
+
+
 def spread(values: list[float]) -> list[float]:
     """Percentiles 10, 25, 50, 75, 90."""
     return [round(float(v), 4) for v in np.percentile(values, (10, 25, 50, 75, 90))]
@@ -139,6 +164,8 @@ def main() -> int:
     result = known(args.data / "acevedo20", args.crops)
     result["bccd_boxes"] = boxes(args.data / "bccd", args.every)
     result["chula_fields"] = fields(args.data / "chula", args.every)
+    for name in ("bccd", "chula"):
+        result[f"{name}_expected"] = expected(args.data / name, args.every)
     print(json.dumps(result, indent=2))
     if args.json:
         args.json.write_text(json.dumps(result, indent=2) + "\n")
