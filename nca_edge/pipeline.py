@@ -66,6 +66,15 @@ class Found:
     """All of the field, these among them."""
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What two pictures of one field have in common: made of the first, it makes the second quicker to read."""
+
+    light: Image32
+    """Background surface, (height, width, 3) float32, of the size at which the field is read."""
+    red: RedCells
+
+
 def observe(
     frames: Iterable[Frame | FrameError],
     classifier: Classifier,
@@ -95,19 +104,34 @@ def observe(
         yield reading
 
 
-def read_field(
-    frame: Frame, classifier: Classifier, um_per_px: float | None, scales: list[float], watch: Watch = untimed
-) -> Reading:
-    """One field. ``scales``: what earlier fields' red cells said."""
-    if max(frame.rgb.shape) > MAX_FIELD_PX:
-        return _read_reduced_field(frame, classifier, um_per_px, scales, watch)
-    with watch("light"), allowed(classifier.threads):
-        corrected = correct(frame.rgb, field_background(frame.rgb))
-    with watch("gate"), allowed(classifier.threads):
-        quality, red = both(
-            lambda: assess(frame.rgb, corrected),
-            lambda: red_cells(corrected, um_per_px or _newest_um_per_px(scales), um_per_px is not None),
+def prepare(rgb: Image8, threads: int, um_per_px: float | None, scales: list[float]) -> Prepared:
+    """What ``read_field`` would find out first, from a picture of the same field taken a moment before."""
+    small, factor = _reduced(rgb)
+    with allowed(threads):
+        light = field_background(small)
+        return Prepared(
+            light, _red_cells(correct(small, light), um_per_px and um_per_px * factor, [s * factor for s in scales])
         )
+
+
+def read_field(
+    frame: Frame,
+    classifier: Classifier,
+    um_per_px: float | None,
+    scales: list[float],
+    watch: Watch = untimed,
+    prepared: Prepared | None = None,
+) -> Reading:
+    """One field. ``scales``: what earlier fields' red cells said. ``prepared``: of another picture of this field."""
+    if max(frame.rgb.shape) > MAX_FIELD_PX:
+        return _read_reduced_field(frame, classifier, um_per_px, scales, watch, prepared)
+    with watch("light"), allowed(classifier.threads):
+        corrected = correct(frame.rgb, field_background(frame.rgb) if prepared is None else prepared.light)
+    with watch("gate"), allowed(classifier.threads):
+        if prepared is None:
+            quality, red = both(lambda: assess(frame.rgb, corrected), lambda: _red_cells(corrected, um_per_px, scales))
+        else:
+            quality, red = assess(frame.rgb, corrected), prepared.red
         quality = assess_smear(quality, red)
     if not quality.accepted:
         return _rejected(frame, quality)
@@ -125,16 +149,27 @@ def read_field(
     return Reading(frame.name, True, (), False, quality.focus, scale, whole_cells(cells, scale.um_per_px))
 
 
+def _reduced(rgb: Image8) -> tuple[Image8, int]:
+    """A large field at a whole fraction of its size, and the whole number; others as they are."""
+    factor = -(-max(rgb.shape[:2]) // MAX_FIELD_PX)
+    return (rgb, 1) if factor == 1 else (np.asarray(Image.fromarray(rgb).reduce(factor)), factor)
+
+
 def _read_reduced_field(
-    frame: Frame, classifier: Classifier, um_per_px: float | None, scales: list[float], watch: Watch
+    frame: Frame,
+    classifier: Classifier,
+    um_per_px: float | None,
+    scales: list[float],
+    watch: Watch,
+    prepared: Prepared | None,
 ) -> Reading:
     """Read a large field at a whole fraction of its size; scale and boxes are told in its own pixels, crops stay reduced."""
     height, width = frame.rgb.shape[:2]
-    factor = -(-max(height, width) // MAX_FIELD_PX)
     with watch("reduce"):
-        small = Frame(frame.name, np.asarray(Image.fromarray(frame.rgb).reduce(factor)))
+        rgb, factor = _reduced(frame.rgb)
     given = um_per_px * factor if um_per_px is not None else None
-    reading = read_field(small, classifier, given, [scale * factor for scale in scales], watch)
+    small = Frame(frame.name, rgb)
+    reading = read_field(small, classifier, given, [scale * factor for scale in scales], watch, prepared)
     cells = []
     for cell in reading.cells:
         x, y = cell.detection.box.x * factor, cell.detection.box.y * factor
@@ -194,6 +229,10 @@ def _known_scale(um_per_px: float | None, red: RedCells, scales: list[float]) ->
     if own is None and scales:
         return Scale(median(scales), "session")
     return own
+
+
+def _red_cells(corrected: Image32, um_per_px: float | None, scales: list[float]) -> RedCells:
+    return red_cells(corrected, um_per_px or _newest_um_per_px(scales), um_per_px is not None)
 
 
 def _newest_um_per_px(scales: list[float]) -> float | None:

@@ -12,8 +12,8 @@ from nca_edge.classifier import Classifier
 from nca_edge.live.chart import Chart
 from nca_edge.live.glance import keep
 from nca_edge.live.place import Place, spot_of
-from nca_edge.live.watcher import Answer, Look
-from nca_edge.pipeline import read_field
+from nca_edge.live.watcher import CHANGED, Answer, Look
+from nca_edge.pipeline import Prepared, prepare, read_field
 from nca_edge.records import Frame, Image8, Image32, Reading
 
 SCALES = 200
@@ -30,10 +30,16 @@ class Analyst:
         self._gain: Image32 | None = None
         self._refused = -1
         self._scales: deque[float] = deque(maxlen=SCALES)
+        self._prepared: tuple[Look, tuple[int, ...], Prepared] | None = None
 
     def known(self, scales: list[float]) -> None:
         """Scales that the red cells of the session's earlier fields gave."""
         self._scales.extend(scales)
+
+    def prepare(self, rgb: Image8, look: Look) -> None:
+        """Find out of a frame what those after it in the same rest share with it."""
+        made = prepare(self.flat(rgb), self._classifier.threads, self._um_per_px, list(self._scales))
+        self._prepared = look, rgb.shape, made
 
     def read(self, name: str, rgb: Image8, look: Look) -> tuple[Reading | None, Answer]:
         """Read one frame that rests at ``look.position``.
@@ -44,7 +50,10 @@ class Analyst:
             The field with its fresh cells, to be stored. None for one that is out of focus: the operator stands before it and
             mends it. Otherwise refused, it is a result, once in a rest.
         """
-        reading = read_field(Frame(name, self.flat(rgb)), self._classifier, self._um_per_px, list(self._scales))
+        prepared = self._made_for(look, rgb.shape)
+        reading = read_field(
+            Frame(name, self.flat(rgb)), self._classifier, self._um_per_px, list(self._scales), prepared=prepared
+        )
         if not reading.accepted:
             blurred = any(reason.startswith("out of focus") for reason in reading.reasons)
             if blurred:
@@ -60,6 +69,14 @@ class Analyst:
         spots = tuple(spot_of(c.detection.box, c.detection.border, look.position) for c in reading.cells)
         self._chart.add(Place(name, look.position, (rgb.shape[1], rgb.shape[0]), keep(look.glance), spots))
         return replace(reading, cells=cells), "counted"
+
+    def _made_for(self, look: Look, shape: tuple[int, ...]) -> Prepared | None:
+        """What was prepared for this rest, unless somebody turned the focus since, or the pictures have another size."""
+        if self._prepared is None:
+            return None
+        (before, size, made), self._prepared = self._prepared, None
+        turned = abs(look.glance.focus - before.glance.focus) > CHANGED * before.glance.focus
+        return None if turned or before.rest != look.rest or size != shape else made
 
     def flat(self, rgb: Image8) -> Image8:
         """The frame as it would be under even, white light, by the calibration; without one, as it is."""

@@ -142,6 +142,8 @@ class LiveRun:
         state: FieldState = "paused" if self.paused else look.state
         if look.read:
             self._hand_over(shot, look)
+        elif look.prepare and not self.paused and not self._to_read.unfinished_tasks:  # only where nothing has to wait for it
+            self._to_read.put_nowait((shot, look))
         self._state = state
         self._times.append(time.monotonic())
         self._publish("frame", frame=view_of(shot.rgb, self.options.view_px))
@@ -168,6 +170,9 @@ class LiveRun:
         except queue.Empty:
             return
         try:
+            if look.prepare:
+                self._analyst.prepare(shot.rgb, look)
+                return
             reading, answer = self._analyst.read(self._count.next_name(), shot.rgb, look)
             self._watcher.answer(look.rest, answer, look.glance.focus)
             if reading is not None:

@@ -14,6 +14,8 @@ from nca_edge.records import Image8
 
 REST = 0.005
 """Way between two frames, shares of the long side, that a resting hand makes at most."""
+PREPARE_S = 0.1
+"""How long it rests before what a field's frames have in common is found out, so that less is left to do at the end."""
 CREEP = 0.02
 """Way from where it came to rest, shares of the long side, after which it is no longer the same rest."""
 REST_S = 0.3
@@ -43,6 +45,8 @@ class Look:
     glance: Glance
     position: Position | None
     """None while the stage moves on unknown ground."""
+    prepare: bool = False
+    """True: it is probably read soon."""
 
 
 class Watcher:
@@ -57,6 +61,7 @@ class Watcher:
         self._steady: deque[tuple[float, float]] = deque()
         self._since_s: float | None = None
         self._asked: int | None = None
+        self._prepared: int | None = None
         self._answer: tuple[int, Answer, float] | None = None
 
     def look(self, rgb: Image8, at_s: float) -> Look:
@@ -85,7 +90,7 @@ class Watcher:
         while len(self._steady) > 3 and self._steady[1][0] <= at_s - REST_S:
             self._steady.popleft()
         if at_s - self._since_s < REST_S or len(self._steady) < 3:
-            return Look("moving", False, self._rest, now, self._position)
+            return Look("moving", False, self._rest, now, self._position, self._soon(now, size, at_s - self._since_s))
         if state is not None:
             return Look(state, False, self._rest, now, self._position)
         return self._judge(now, size)
@@ -123,6 +128,13 @@ class Watcher:
             self._position = self._position.moved(way.dx, way.dy)
         self._way = self._way[0] + way.dx, self._way[1] + way.dy
         return max(map(abs, (way.dx, way.dy))) <= max(1.0, REST * max(size)) and max(map(abs, self._way)) <= CREEP * max(size)
+
+    def _soon(self, now: Glance, size: tuple[int, int], rested_s: float) -> bool:
+        """Whether a frame should be prepared for: once in a rest, unless its place is known as counted or nothing is there."""
+        if self._prepared == self._rest or rested_s < PREPARE_S or now.contrast < EMPTY:
+            return False
+        self._prepared = self._rest
+        return self._position is None or not self.chart.seen(self._position, size)
 
     def _judge(self, now: Glance, size: tuple[int, int]) -> Look:
         """Of a frame at rest that was not read yet."""

@@ -228,7 +228,7 @@ def test_no_path_leads_to_a_signature_that_is_not_earned() -> None:
             steps[0] += 1
 
     TestCase = Watched.TestCase
-    TestCase.settings = settings(max_examples=110, stateful_step_count=50)
+    TestCase.settings = settings(max_examples=130, stateful_step_count=50)
     TestCase().runTest()
     assert reached >= set(State) - {State.ABANDONED}  # which the walk may miss: nothing leads on from it
     assert steps[0] >= 5000
