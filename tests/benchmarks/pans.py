@@ -114,6 +114,8 @@ def pan(mosaic: Mosaic, truth: list[Rect], seed: int, classifier: Classifier, ta
         if pose.resting and pose.blur_px < 1.0:
             for n, (x, y, w, h) in enumerate(truth):
                 shown[n] |= pose.x < x and pose.y < y and x + w < pose.x + scope.size[0] and y + h < pose.y + scope.size[1]
+        if look.prepare:
+            analyst.prepare(rgb, look)
         if not look.read:
             continue
         reading, answer = analyst.read(f"frame-{number:06d}", rgb, look)
