@@ -107,11 +107,10 @@ def observe(
 def prepare(rgb: Image8, threads: int, um_per_px: float | None, scales: list[float]) -> Prepared:
     """What ``read_field`` would find out first, from a picture of the same field taken a moment before."""
     small, factor = _reduced(rgb)
+    given = um_per_px * factor if um_per_px is not None else None
     with allowed(threads):
         light = field_background(small)
-        return Prepared(
-            light, _red_cells(correct(small, light), um_per_px and um_per_px * factor, [s * factor for s in scales])
-        )
+        return Prepared(light, _red_cells(correct(small, light), given, [scale * factor for scale in scales]))
 
 
 def read_field(
