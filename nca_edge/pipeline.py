@@ -49,7 +49,7 @@ a pixel for a 20-megapixel camera on a 40x lens, where the model sees 0.4."""
 MIN_IMAGE_UM = 4.0
 """An image that spans less does not show a white cell."""
 MIN_EARLIER, NEWEST = 3, 9
-"""Fields whose red cells told the scale before the next one's are compared with it, and of how many."""
+"""Fields whose red cells told the scale before the next one's are looked for near that size, and of how many its median is."""
 BATCH = 16
 """Cells answered at once: a field may hold hundreds, and each state of the paper's model takes 2 MB."""
 

@@ -68,7 +68,7 @@ def counted(values: NDArray[np.floating]) -> tuple[NDArray[np.intp], NDArray[np.
     """Counts of 256 even steps between the least and the largest value, and the 257 edges.
 
     A value within a hundredth of a step of an edge may be counted on either side; ``numpy.histogram``, which does not err,
-    takes five times as long.
+    takes four times as long.
     """
     flat = values.ravel()
     first, span = flat.min(), np.ptp(flat)
