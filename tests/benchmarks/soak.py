@@ -52,6 +52,8 @@ class Sheets(SimulatedCamera):
         return super().read(wait_s)
 
     def _lay(self) -> None:
+        if self.laid:
+            del self._scope, self._operator  # 190 MB, that two sheets at once would add to what the count is said to take
         mosaic = laid_fields(self._sheets[self.laid % len(self._sheets)])
         self._scope = Microscope(mosaic, self._options.size, self._options.seed)
         self._operator = Operator((mosaic.rgb.shape[1], mosaic.rgb.shape[0]), self._scope.size, self._options.seed)
