@@ -22,6 +22,8 @@ from nca_export.quantize import LEVELS, Equalised, Reach, asymmetric, equalise
 from nca_export.rounding import narrow_head, quantized
 
 ONE = numpy_helper.from_array(np.ones(1, np.int64))
+PATCH_BYTES = 2**20
+"""Of neighbourhoods that are gathered at once: they stay in a core's own cache until both convolutions have read them."""
 
 
 def build_onnx_int8(
@@ -94,20 +96,35 @@ class _Drawing:
         g, a = self.graph, self.a
         if not (mask.any() or self.probe):
             return x
-        cells = np.flatnonzero(mask)[None].astype(np.min_scalar_type(mask.size))  # two bytes for each, that is one a grid cell
-        fires = g.one("Cast", [g.constant(cells)], to=TensorProto.INT64)
         rounded = g.one("QuantizeLinear", [x, *self.perceived])
+        cells = np.flatnonzero(mask)
+        parts = np.array_split(cells, max(1, -(-9 * a.channels * len(cells) // PATCH_BYTES)))
+        numbers = [self._numbers(part) for part in parts]
+        fires = self._together(numbers)
         if self.probe:
             y = self._perception(rounded, self._padded(rounded, (1, 1), (1, 1)), (1, 1))
-            every = self._reshape(self._delta(y, (a.grid, a.grid)), [-1, a.grid**2, a.channels])
+            every = self._reshape(self._delta([y], (a.grid, a.grid)), [-1, a.grid**2, a.channels])
             delta = g.one("Gather", [every, fires], axis=1)
         else:
             flat = self._reshape(rounded, [0, a.grid**2, a.channels])
-            own, near = (g.one("Gather", [flat, at], axis=1) for at in (fires, g.one("Gather", [self._around(), fires])))
-            # all 3x3 neighbourhoods below each other, as an image three columns wide
-            patches, firing = self._reshape(near, [0, -1, 3, a.channels]), self._reshape(own, [0, -1, 1, a.channels])
-            delta = self._delta(self._perception(firing, patches, (3, 1)), (a.grid, a.grid))
+            delta = self._delta([self._gathered(flat, part) for part in numbers], (a.grid, a.grid))
         return self._added(x, delta, fires, a.channels)
+
+    def _numbers(self, cells: NDArray[np.intp]) -> str:
+        """(1, n) numbers of grid cells: two bytes for each, that is one a grid cell of the paper's."""
+        small = cells[None].astype(np.min_scalar_type(self.a.grid**2))
+        return self.graph.one("Cast", [self.graph.constant(small)], to=TensorProto.INT64)
+
+    def _gathered(self, flat: str, fires: str) -> str:
+        """What some grid cells perceive of all that were rounded."""
+        g, channels = self.graph, self.a.channels
+        own, near = (g.one("Gather", [flat, at], axis=1) for at in (fires, g.one("Gather", [self._around(), fires])))
+        # all 3x3 neighbourhoods below each other, as an image three columns wide
+        patches, firing = self._reshape(near, [0, -1, 3, channels]), self._reshape(own, [0, -1, 1, channels])
+        return self._perception(firing, patches, (3, 1))
+
+    def _together(self, parts: list[str]) -> str:
+        return self.graph.one("Concat", parts, axis=1) if len(parts) > 1 else parts[0]
 
     def _around(self) -> str:
         """(grid cells, 9) numbers of each one's neighbours and itself, reflected at the border, row by row."""
@@ -129,7 +146,7 @@ class _Drawing:
         padded = self._padded(rounded, ends if by_rows else (1, 1), (1, 1) if by_rows else ends)
         size, axis = ((half, a.grid), 1) if by_rows else ((a.grid, half), 2)
         firing = self._slice(rounded, axis, parity, a.grid, 2)
-        delta = self._delta(self._perception(firing, padded, (2, 1) if by_rows else (1, 2)), size)
+        delta = self._delta([self._perception(firing, padded, (2, 1) if by_rows else (1, 2))], size)
         width = a.channels * (a.grid if by_rows else 1)  # of a line that lies in one piece: a row, or a grid cell
         lines = [g.constant(np.array(value)) for value in (parity, a.grid if by_rows else a.grid**2, 2)]
         return self._added(x, delta, g.one("Range", lines), width)
@@ -144,15 +161,17 @@ class _Drawing:
             parts.append(self._convolution(padded, taps, self.perceived, group=a.channels, strides=list(strides)))
         return g.one("Concat", parts, axis=3)
 
-    def _delta(self, y: str, lines: tuple[int, int]) -> str:
-        """Change, in float32, of grid cells that perceive ``y`` (n, rows, columns, 3 * channels); (all cells, channels)."""
+    def _delta(self, perceived: list[str], lines: tuple[int, int]) -> str:
+        """Change, in float32, (all cells, channels), of grid cells that perceive (n, rows, columns, 3 * channels), each below
+        the one before."""
         g, a, bias = self.graph, self.a, self.equal.weights["w1_bias"]
         # the convolution is the quicker product where 8 bits come out, QGemm gives float32
-        hidden = self._convolution(y, (self.w1[..., None, None], self.w1_scales, bias), self.between)
+        layers = [self._convolution(y, (self.w1[..., None, None], self.w1_scales, bias), self.between) for y in perceived]
+        hidden = self._together(layers)
         second = [g.constant(self.w2.T), g.constant(self.w2_scales), g.constant(np.zeros(a.channels, np.int8))]
         delta = g.one("QGemm", [self._reshape(hidden, [-1, a.hidden]), *self.between, *second], domain=CONTRIB)
         if self.probe:
-            self._show("perceived", g.one("DequantizeLinear", [y, *self.perceived]), self.equal.perceived, lines)
+            self._show("perceived", g.one("DequantizeLinear", [*perceived, *self.perceived]), self.equal.perceived, lines)
             self._show("hidden", g.one("DequantizeLinear", [hidden, *self.between]), self.equal.hidden, lines)
             self._show("delta", delta, self.factors, lines)
         return delta

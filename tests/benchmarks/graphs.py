@@ -42,6 +42,9 @@ BLOCKS = (1, 4, 16)
 """Steps in one graph; the last is the whole of ``edge``."""
 EIGHT = 8
 """Cells in company."""
+TURNS = {"": True, ", channels_last": False}
+"""How a plain model turns its state around the convolutions: as the released code does, which swaps axes 1 and 3, and to
+channel, row, column, which PyTorch takes for channels_last and does not copy."""
 BACKENDS: dict[str, Callable[..., Any]] = {"onnx": OnnxBackend, "litert": LitertBackend}
 Run = Callable[[], object]
 
@@ -62,27 +65,36 @@ def noise(a: Architecture) -> Image32:
 
 def instead(m: Automaton) -> dict[str, Run]:
     """What a user would pick instead of ours, with the weights of ``m``, the paper's automaton."""
-    model, stream = Plain(False).eval(), io.BytesIO()
-    model.load_weights(m.weights)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(model, (torch.zeros(1, 64, 64, 3),), stream, input_names=["image"], dynamo=False)
     image = noise(m.architecture)
     dynamic = runner("litert", stock_litert(m, False))
     sessions = {
-        "plain export": _session(stream.getvalue()),
         "stock static int8": _session(stock(m, image, True, False)),
         "stock dynamic int8": _session(stock(m, image, False, False)),
     }
-
-    def eager() -> None:
-        with torch.inference_mode():
-            model(torch.from_numpy(image))
-
-    runs: dict[str, Run] = {"plain PyTorch": eager, "stock LiteRT dynamic int8": lambda: dynamic(image)}
+    runs: dict[str, Run] = {"stock LiteRT dynamic int8": lambda: dynamic(image)}
+    for turn, swapped in TURNS.items():
+        model = Plain(swapped).eval()
+        model.load_weights(m.weights)
+        runs[f"plain PyTorch{turn}"] = partial(eager, model, torch.from_numpy(image))
+        sessions[f"plain export{turn}"] = _session(exported(model))
     for name, session in sessions.items():
         runs[name] = lambda session=session: session.run(None, {"image": image})  # type: ignore[misc]
     return runs
+
+
+def eager(model: torch.nn.Module, image: torch.Tensor) -> None:
+    """One cell through PyTorch."""
+    with torch.inference_mode():
+        model(image)
+
+
+def exported(model: torch.nn.Module) -> bytes:
+    """The traced ONNX graph."""
+    stream = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(model, (torch.zeros(1, 64, 64, 3),), stream, input_names=["image"], dynamo=False)
+    return stream.getvalue()
 
 
 def _session(graph: bytes, threads: int = 1) -> Any:

@@ -14,6 +14,7 @@ from nca_edge.automaton import PRESETS, Architecture, draw_fire, fire_masks
 from nca_edge.backends import Backend, LitertBackend, NumpyBackend, OnnxBackend
 from nca_edge.errors import BundleError, UsageError
 from nca_edge.formats import FORMATS, format_of
+from nca_export import onnx_int8_graph
 from nca_export.quantize import reach
 from nca_export.variants import Automaton, build, runner
 from tests.benchmarks.int8_error import channels_as_they_are, stock_litert
@@ -112,6 +113,20 @@ def test_onnx_int8_computes_only_what_fires() -> None:
             model.graph.output.append(onnx.helper.make_tensor_value_info(node.output[0], onnx.TensorProto.FLOAT, None))
         changes = list(runner("onnx", model.SerializeToString())(random_images(a, 1)).values())[-len(products) :]
         assert [len(change) for change in changes] == fire_masks(a, m.fire).sum((1, 2)).tolist()
+
+
+def test_neighbourhoods_gathered_in_parts_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many channels few grid cells' neighbourhoods fit into a cache: they are gathered some after the other."""
+    m, images = automaton(BASE, mask_step=3), random_images(BASE, 3)
+    at_once = runner("onnx", build("onnx", "int8", m))(images)
+    monkeypatch.setattr(onnx_int8_graph, "PATCH_BYTES", 9 * BASE.channels * 7)
+    graph = build("onnx", "int8", m)
+    most = max(np.count_nonzero(mask) for mask in fire_masks(BASE, m.fire))
+    gathers = [node for node in onnx.load_from_string(graph).graph.node if node.op_type == "Gather"]
+    assert len(gathers) > 3 * BASE.steps * (most // 7 - 1)
+    in_parts = runner("onnx", graph)(images)
+    for name, array in at_once.items():
+        assert np.array_equal(in_parts[name], array), name
 
 
 @pytest.mark.parametrize("still", ["w1", "w2"])
