@@ -2,8 +2,8 @@
 
 Each step rounds the state to 8 bits for what it perceives of it, and adds a float32 change to the float32 state: the state
 itself is never rounded. The scales of a step come from cells that were run through the reference (``quantize.reach``), so that
-a cell's answer hangs on no other cell of its batch. Only grid cells that fire are computed, and their change is added in place
-(``ScatterND``). From the seed to the outputs the state's channels are those that were made alike.
+a cell's answer hangs on no other cell of its batch. Only grid cells that fire are computed, and their change is added to these
+alone (``ScatterND``). From the seed to the outputs the state's channels are those that were made alike.
 ``QLinearConv`` with channels last and ``QGemm`` are ONNX Runtime's own operators (domain com.microsoft): export/README.md says
 what all this brings.
 """
@@ -186,7 +186,7 @@ class _Drawing:
         return self.graph.one("QLinearConv", inputs, domain=CONTRIB, channels_last=1, kernel_shape=shape, **options)
 
     def _added(self, x: str, delta: str, lines: str, width: int) -> str:
-        """The state changed in place in some lines, by number, of each cell of the batch; a line is ``width`` numbers long."""
+        """The state changed in some lines, by number, of each cell of the batch; a line is ``width`` numbers long."""
         g, a = self.graph, self.a
         at = self._reshape(g.one("Add", [self._starts(x, width), lines]), [-1, 1])
         parts = [self._reshape(x, [-1, width]), at, self._reshape(delta, [-1, width])]
