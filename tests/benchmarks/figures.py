@@ -197,13 +197,33 @@ def machine_rows() -> list[Row]:
     for v in parity["variants"]:
         what = f"answers as the NumPy reference's, {RUNTIMES[v['backend']]} {v['precision']}, fold {parity['fold']}"
         rows.append((what, percent(v["agreement"], v["agreement_interval"]), f"{parity['n']} cells", "parity.json"))
-    rows += time_rows()
+    rows += [*model_rows(), *time_rows()]
     for m in read("startup.json")["measures"]:
         runs = "1 run" if m["repeats"] == 1 else f"{m['repeats']} runs"
         rows.append((f"{m['name']}, 2-core x86-64", f"{m['value']:.2f} {m['unit']}", runs, "startup.json"))
     total = f"{size['total_mb']:.0f} MB"
     rows.append(("bare installation, all that it brings", total, f"Python {size['python']}", "install_size.json"))
     return rows
+
+
+def model_rows() -> list[Row]:
+    """How long the automaton takes of a cell, and what PyTorch takes for the paper's."""
+    found, file = read("graphs.json"), "graphs.json"
+    times, n = found["latency_ms"], f"{found['rounds']} runs"
+    ours = {
+        preset: min(ms for name, ms in times.items() if name.startswith(f"{preset}: ") and name.endswith("int8"))
+        for preset in ("paper", "paper, half-lattice", "edge")
+    }
+    turns = ("", ", channels_last")
+    faster = [
+        ", ".join(f"{times[f'plain PyTorch{turn}'] / ms:.{0 if ms < 100 else 1}f}" for ms in ours.values()) for turn in turns
+    ]
+    return [
+        ("one look at a cell, shipped model, int8, one thread, 2-core x86-64", f"{ours['edge']:.1f} ms", n, file),
+        ("plain PyTorch of the paper's automaton there, its state turned as in the released code; as channels_last",
+         "; ".join(f"{times[f'plain PyTorch{turn}']:.0f} ms" for turn in turns), n, file),
+        ("times as fast in int8: the paper's exact rule, under half-lattice, the shipped model", "; ".join(faster), n, file),
+    ]  # fmt: skip
 
 
 def time_rows() -> list[Row]:

@@ -107,6 +107,25 @@ def measure(a: Architecture, runs: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def table(automata: dict[str, Any]) -> str:
+    """Markdown: a row for each automaton, ms of each kind of node, and its GMAC/s where it multiplies."""
+    columns = {
+        "first 1x1 layer": FIRST, "second": SECOND, "depthwise": DEPTHWISE, "add": "ScatterND", "gather": "Gather",
+        "round": "QuantizeLinear", "concatenate": "Concat",
+    }  # fmt: skip
+    titles = ["preset", "call", "of the peak, GMAC/s", *columns, "other"]
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    for name, row in automata.items():
+        nodes = row["nodes"]
+        cells = [name, f"{row['call_cpu_ms']['least']:.1f}", f"{row['share_of_peak']:.0%} of {row['peak_gmac_per_s']:.0f}"]
+        for key in columns.values():
+            node = nodes.get(key, {"ms": 0.0})
+            cells.append(f"{node['ms']:.1f}" + (f", {node['gmac_per_s']:.0f}" if "gmac" in node else ""))
+        cells.append(f"{sum(node['ms'] for key, node in nodes.items() if key not in columns.values()):.1f}")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     """Print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -115,13 +134,8 @@ def main() -> None:
     given = parser.parse_args()
     result: dict[str, Any] = {"threads": 1, "runs": given.runs, "percentile": PERCENTILE, "automata": {}}
     for name, a in AUTOMATA.items():
-        row = result["automata"][name] = measure(a, given.runs)
-        share = f"{row['share_of_peak']:.0%} of {row['peak_gmac_per_s']:.0f} GMAC/s"
-        print(f"{name}: {row['call_cpu_ms']['least']:.2f} ms, {share}")
-        whole = sum(node["ms"] for node in row["nodes"].values())
-        for operator, node in row["nodes"].items():
-            rate = f"{node['gmac_per_s']:6.0f} GMAC/s" if "gmac" in node else ""
-            print(f"  {operator:<24}{node['ms']:8.2f} ms {node['ms'] / whole:5.0%} {node['calls']:5.0f} calls {rate}")
+        result["automata"][name] = measure(a, given.runs)
+    print(table(result["automata"]))
     if given.json:
         given.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 

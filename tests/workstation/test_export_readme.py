@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.benchmarks import int8_error, released
+from tests.benchmarks import graphs, int8_error, nodes, released
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "tests/benchmarks/results"
 
 
-@pytest.mark.parametrize("program", [int8_error, released])
-def test_the_tables_are_those_of_the_files(program: object) -> None:
-    if program is int8_error:
-        table = int8_error.table(json.loads((RESULTS / "int8_error.json").read_text("utf-8")))
-    else:
-        table = released.table(json.loads((RESULTS / "released.json").read_text("utf-8"))["variants"])
+TABLES: dict[str, Callable[[Any], str]] = {
+    "int8_error": int8_error.table,
+    "released": lambda found: released.table(found["variants"]),
+    "graphs": graphs.table,
+    "graphs, blocks": lambda found: graphs.block_table(found["blocks"]),
+    "graphs, company": lambda found: graphs.company_table(found["company"]["rows"]),
+    "nodes": lambda found: nodes.table(found["automata"]),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_the_tables_are_those_of_the_files(name: str) -> None:
+    table = TABLES[name](json.loads((RESULTS / f"{name.partition(',')[0]}.json").read_text("utf-8")))
     assert table in (ROOT / "export/README.md").read_text("utf-8")
