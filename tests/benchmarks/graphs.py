@@ -35,6 +35,7 @@ from nca_export import litert_graph, litert_int8_graph, onnx_graph, onnx_int8_gr
 from nca_export.quantize import equalise, reach
 from nca_export.variants import Automaton, build, runner
 from nca_train.model import NCA
+from tests.benchmarks.graph_tables import block_table, company_table, latency_table
 from tests.benchmarks.int8_error import stock, stock_litert
 from tests.benchmarks.training_step import Plain
 
@@ -221,17 +222,9 @@ def company(m: Automaton, rounds: int) -> dict[str, Any]:
     for name in sorted({key.partition(":")[0] for key in times}):
         calls, call, batch = (times[f"{name}: {way}"] for way in ("calls", "call", "batch"))
         rows[name] = {"calls_ms": calls, "call_ms": call, "batch_ms": batch, "call": call / calls, "batch": batch / calls}
-    print(company_table(rows))
-    return {"cells": EIGHT, "threads": 2, "rounds": rounds, "rows": rows}
-
-
-def company_table(rows: dict[str, dict[str, float]]) -> str:
-    """Markdown: eight calls, and what part of them one call and one batch take."""
-    lines = [f"| | {EIGHT} calls | one call | one batch in the graph |", "|---|---|---|---|"]
-    lines += [
-        f"| {name} | {r['calls_ms']:.0f} ms | {r['call']:.2f} of it | {r['batch']:.2f} of it |" for name, r in rows.items()
-    ]
-    return "\n".join(lines) + "\n"
+    found = {"cells": EIGHT, "threads": 2, "rounds": rounds, "rows": rows}
+    print(company_table(found))
+    return found
 
 
 def latency(groups: dict[str, Automaton], rounds: int) -> dict[str, Any]:
@@ -243,18 +236,8 @@ def latency(groups: dict[str, Automaton], rounds: int) -> dict[str, Any]:
         sizes |= {f"{preset}: {name}": size for name, size in own.items()}
     gmac = {preset: round(m.architecture.macs / 1e9, 2) for preset, m in groups.items()}
     found = {"threads": 1, "rounds": rounds, "bytes": sizes, "gmac": gmac, "latency_ms": medians(runs, rounds)}
-    print(table(found))
+    print(latency_table(found))
     return found
-
-
-def table(found: dict[str, Any]) -> str:
-    """Markdown: what one cell takes, and how many times as long each plain model takes."""
-    times, plain = found["latency_ms"], [f"plain {what}{turn}" for what in ("PyTorch", "export") for turn in TURNS]
-    lines = [f"| | one cell | {' | '.join(f'{name} takes' for name in plain)} |", "|---|---|---|---|---|---|"]
-    for name, ms in times.items():
-        took = f"{ms:.0f}" if ms >= 100 else f"{ms:.1f}"
-        lines.append(f"| {name} | {took} ms | {' | '.join(f'{times[other] / ms:.1f}x' for other in plain)} |")
-    return "\n".join(lines) + "\n"
 
 
 def blocks(m: Automaton, rounds: int) -> dict[str, dict[str, float]]:
@@ -269,17 +252,6 @@ def blocks(m: Automaton, rounds: int) -> dict[str, dict[str, float]]:
     rows = {name: {"latency_ms": times[name], "bytes": size} for name, (_, size) in parts.items()}
     print(block_table(rows))
     return rows
-
-
-def block_table(rows: dict[str, dict[str, float]]) -> str:
-    """Markdown: a row for each variant, a column for each number of steps in a graph."""
-    titles = [f"{steps} step{'s' * (steps > 1)} a graph" for steps in BLOCKS]
-    lines = [f"| | {' | '.join(titles)} |", "|---" * (len(titles) + 1) + "|"]
-    for variant in dict.fromkeys(name.partition(",")[0] for name in rows):
-        cells = [rows[f"{variant}, {steps} steps a graph"] for steps in BLOCKS]
-        shown = (f"{cell['latency_ms']:.1f} ms, {cell['bytes'] / 1000:.0f} kB" for cell in cells)
-        lines.append(f"| {variant} | {' | '.join(shown)} |")
-    return "\n".join(lines) + "\n"
 
 
 def main() -> None:

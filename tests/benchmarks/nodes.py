@@ -27,13 +27,13 @@ from nca_edge.automaton import PRESETS, Architecture, fire_masks
 from nca_edge.bench.peak import measure_peak
 from nca_edge.records import Image32
 from nca_export.variants import Automaton, build
+from tests.benchmarks.graph_tables import DEPTHWISE, FIRST, SECOND, node_table
 from tests.benchmarks.graphs import automaton, noise
 
 AUTOMATA = {
     "edge": PRESETS["edge"], "paper": PRESETS["paper"], "paper, half-lattice": replace(PRESETS["paper"], update="half-lattice"),
 }  # fmt: skip
 PERCENTILE = 20
-FIRST, SECOND, DEPTHWISE = "first 1x1 layer", "second 1x1 layer", "depthwise convolutions"
 
 
 def session(graph: bytes, profile: str | None = None) -> Any:
@@ -107,25 +107,6 @@ def measure(a: Architecture, runs: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def table(automata: dict[str, Any]) -> str:
-    """Markdown: a row for each automaton, ms of each kind of node, and its GMAC/s where it multiplies."""
-    columns = {
-        "first 1x1 layer": FIRST, "second": SECOND, "depthwise": DEPTHWISE, "add": "ScatterND", "gather": "Gather",
-        "round": "QuantizeLinear", "concatenate": "Concat",
-    }  # fmt: skip
-    titles = ["preset", "call", "of the peak, GMAC/s", *columns, "other"]
-    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
-    for name, row in automata.items():
-        nodes = row["nodes"]
-        cells = [name, f"{row['call_cpu_ms']['least']:.1f}", f"{row['share_of_peak']:.0%} of {row['peak_gmac_per_s']:.0f}"]
-        for key in columns.values():
-            node = nodes.get(key, {"ms": 0.0})
-            cells.append(f"{node['ms']:.1f}" + (f", {node['gmac_per_s']:.0f}" if "gmac" in node else ""))
-        cells.append(f"{sum(node['ms'] for key, node in nodes.items() if key not in columns.values()):.1f}")
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
 def main() -> None:
     """Print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -135,7 +116,7 @@ def main() -> None:
     result: dict[str, Any] = {"threads": 1, "runs": given.runs, "percentile": PERCENTILE, "automata": {}}
     for name, a in AUTOMATA.items():
         result["automata"][name] = measure(a, given.runs)
-    print(table(result["automata"]))
+    print(node_table(result["automata"]))
     if given.json:
         given.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.benchmarks import graphs, int8_error, nodes, released
+from tests.benchmarks import graph_tables, int8_error, released
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "tests/benchmarks/results"
@@ -18,10 +18,10 @@ RESULTS = ROOT / "tests/benchmarks/results"
 TABLES: dict[str, Callable[[Any], str]] = {
     "int8_error": int8_error.table,
     "released": lambda found: released.table(found["variants"]),
-    "graphs": graphs.table,
-    "graphs, blocks": lambda found: graphs.block_table(found["blocks"]),
-    "graphs, company": lambda found: graphs.company_table(found["company"]["rows"]),
-    "nodes": lambda found: nodes.table(found["automata"]),
+    "graphs": graph_tables.latency_table,
+    "graphs, blocks": lambda found: graph_tables.block_table(found["blocks"]),
+    "graphs, company": lambda found: graph_tables.company_table(found["company"]),
+    "nodes": lambda found: graph_tables.node_table(found["automata"]),
 }
 
 
