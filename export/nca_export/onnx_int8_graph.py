@@ -111,7 +111,7 @@ class _Drawing:
         return self._added(x, delta, fires, a.channels)
 
     def _numbers(self, cells: NDArray[np.intp]) -> str:
-        """(1, n) numbers of grid cells: two bytes for each, that is one a grid cell of the paper's."""
+        """(1, n) int64 numbers of grid cells, in the file two bytes each: where half of them fire, one a grid cell."""
         small = cells[None].astype(np.min_scalar_type(self.a.grid**2))
         return self.graph.one("Cast", [self.graph.constant(small)], to=TensorProto.INT64)
 

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from nca_edge.records import (
     ChannelRelevance,
     Detection,
     Explanation,
+    Measures,
     Prediction,
     Reading,
     RunFacts,
@@ -156,6 +158,23 @@ def test_every_cell_is_shown_with_its_reasons(page: Page) -> None:
     assert page.text.index("Segmented neutrophil 40 %") < page.text.index("Segmented neutrophil 97 %")
     assert "Segmented neutrophils 2 cells, 1 unsure" in page.text
     assert "Lymphocytes 2 cells, 1 at the edge" in page.text
+
+
+@pytest.mark.parametrize(
+    "measures, sentence",
+    [
+        (Measures(118.4, 12.2, 0.9, reason="no nucleus was told apart"), "118 µm², ∅ 12.2 µm, circularity 0.90, no nucleus"),
+        (Measures(118.4, 12.2, reason="the mask touches the border"), "118 µm², ∅ 12.2 µm, the mask touches the border"),
+        (Measures(reason="nothing is outlined"), " nothing is outlined"),
+    ],
+)
+def test_sizes_are_told_one_after_the_other(tmp_path: Path, measures: Measures, sentence: str) -> None:
+    with Session.create(tmp_path / "s", FACTS) as session:
+        one = cell(1, "lymphocyte")
+        one = replace(one, explanation=replace(one.explanation, measures=measures))
+        session.commit(Reading("a.png", True, (), False, 9.0, Scale(0.1, "red_cells"), (one,)))
+    text = Page(write_report(tmp_path / "s").read_text("utf-8")).text
+    assert sentence in text and f", {sentence.strip()}" not in text
 
 
 def test_the_research_sentence_is_first_and_on_every_printed_page(page: Page) -> None:
