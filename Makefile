@@ -40,7 +40,7 @@ endef
 
 setup: $(VENV)/.stamp
 
-$(VENV)/.stamp: pyproject.toml requirements-test.txt
+$(VENV)/.stamp: pyproject.toml requirements-test.txt hatch_build.py $(wildcard nca_edge/backends/native/*.[ch])
 	$(need_python)
 	$(call make_venv,$(VENV))
 	$(BIN)/python -m pip install --quiet --constraint requirements-test.txt --editable '.[camera,web,train,teacher,export,dev]'
@@ -103,7 +103,7 @@ BOARD_EXTRAS := camera,litert,web
 WHEELHOUSE := dist/wheelhouse-$(BOARD)
 wheelhouse: $(VENV)/.stamp
 	rm -rf $(WHEELHOUSE)
-	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir $(WHEELHOUSE) .
+	NCA_EDGE_WHEEL=aarch64 $(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir $(WHEELHOUSE) .
 	set -e; wheel=$$(ls $(WHEELHOUSE)/nca_edge-*.whl); for python in $(BOARD_PYTHON); do \
 		older=; test $$python -ge 311 || older="exceptiongroup tomli"; \
 		$(BIN)/python -m pip download --quiet --dest $(WHEELHOUSE) --only-binary=:all: --implementation cp \
@@ -119,7 +119,7 @@ wheelhouse: $(VENV)/.stamp
 export QEMU PLUGIN
 arm: $(VENV)/.stamp
 	rm -rf dist/arm-wheel
-	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist/arm-wheel .
+	NCA_EDGE_WHEEL=aarch64 $(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist/arm-wheel .
 	devices/emulate-arm.sh $(BIN)/python dist/arm-wheel/nca_edge-*.whl .arm devices/nca_devices/results/arm-emulation.json
 
 clean:

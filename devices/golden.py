@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 FP32_BOUND = 1e-5
-"""Largest difference of a float32 logit, as a share of the largest."""
+"""Largest difference of a float32 logit, as a share of the largest; the compiled step's sums and roundings are the same on any
+machine, its head is computed in float32."""
 MORE = 5
 """Cells that the second thread of a variant answers more than the first."""
 UNCOUNTED = "not counted: this emulator was given no plugin, or is built without; see devices/README.md"
@@ -98,7 +99,7 @@ def compare(here: dict[str, Any], there: dict[str, Any]) -> dict[str, Any]:
         a, b = np.array(expected), np.array(there["logits"][name])
         apart, same = float(np.abs(a - b).max() / np.abs(a).max()), bool((a.argmax(1) == b.argmax(1)).all())
         rows[name] = {"logits_apart": apart, "same_answers": same}
-        good &= same and (apart <= FP32_BOUND or name.endswith("int8"))
+        good &= same and (apart <= FP32_BOUND or name in ("litert int8", "onnx int8"))
     same_field = [cell[0] for cell in here["field"]] == [cell[0] for cell in there["field"]]
     boxes = max((abs(x - y) for a, b in zip(here["field"], there["field"]) for x, y in zip(a[2:], b[2:])), default=0)  # noqa: B905
     return {

@@ -151,6 +151,25 @@ def draw_fire(architecture: Architecture, seed: int) -> Fire:
     return (rng.random((architecture.steps, architecture.grid, architecture.grid)) < 0.5).astype(np.uint8)
 
 
+def pack_fire(architecture: Architecture, fire: Fire) -> NDArray[np.uint8]:
+    """Phases as they are; masks as bits along the columns."""
+    return fire if architecture.update == "half-lattice" else np.packbits(fire, axis=-1)
+
+
+def unpack_fire(architecture: Architecture, packed: NDArray[np.uint8]) -> Fire:
+    """The inverse of ``pack_fire``, checked.
+
+    Raises
+    ------
+    BundleError
+    """
+    fire = packed
+    if architecture.update == "bernoulli" and packed.dtype == np.uint8 and packed.ndim == 3:
+        fire = np.unpackbits(packed, axis=-1, count=architecture.grid)
+    architecture.check_fire(fire)
+    return fire
+
+
 def fire_masks(architecture: Architecture, fire: Fire) -> NDArray[np.bool_]:
     """Spell a schedule out as (steps, grid, grid) masks, whichever rule it follows."""
     if fire.ndim == 3:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nca_edge.automaton import Architecture, Fire, Weights
+from nca_edge.automaton import Architecture, Fire, Weights, unpack_fire
 from nca_edge.errors import BundleError, UsageError
 from nca_edge.passes import TURNS
 from nca_edge.records import Image8
@@ -179,20 +179,6 @@ def load_bundle(folder: Path) -> Bundle:
     return Bundle(
         folder, manifest, weights, fire, views, logits.astype(np.float32), golden, contents, hashlib.sha256(raw).hexdigest()
     )
-
-
-def unpack_fire(architecture: Architecture, packed: NDArray[np.uint8]) -> Fire:
-    """The inverse of ``pack_fire``, checked.
-
-    Raises
-    ------
-    BundleError
-    """
-    fire = packed
-    if architecture.update == "bernoulli" and packed.dtype == np.uint8 and packed.ndim == 3:
-        fire = np.unpackbits(packed, axis=-1, count=architecture.grid)
-    architecture.check_fire(fire)
-    return fire
 
 
 def _read(path: Path) -> bytes:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from nca_edge.automaton import Architecture, Fire, Weights
+from nca_edge.automaton import Fire, Weights, pack_fire
 from nca_edge.bundle import BundleFile, Manifest
 from nca_edge.errors import StorageError, UsageError
 from nca_edge.formats import format_of
@@ -103,11 +103,6 @@ def _write(folder: Path, contents: Contents) -> Manifest:
     complete = replace(contents.manifest, files=tuple(entries))
     (folder / MANIFEST).write_text(json.dumps(asdict(complete), indent=1, ensure_ascii=False) + "\n", "utf-8")
     return complete
-
-
-def pack_fire(architecture: Architecture, fire: Fire) -> NDArray[np.uint8]:
-    """Phases as they are; masks as bits along the columns."""
-    return fire if architecture.update == "half-lattice" else np.packbits(fire, axis=-1)
 
 
 def packed(arrays: dict[str, Any]) -> bytes:

@@ -16,6 +16,7 @@ from nca_edge.backends import (
     Answer,
     Backend,
     LitertBackend,
+    NativeBackend,
     NumpyBackend,
     OnnxBackend,
     gpu_providers,
@@ -186,6 +187,8 @@ def load(choice: ModelChoice) -> Classifier:
         backend = NumpyBackend(manifest.architecture, bundle.weights, bundle.fire, manifest.mask_step)
     elif name == "litert":
         backend = LitertBackend(file, bundle.contents[file], manifest.architecture, threads, manifest.mask_step)
+    elif name == "native":
+        backend = NativeBackend(file, bundle.contents[file], manifest.architecture, threads, manifest.mask_step)
     else:
         asked = (file, bundle.contents[file], manifest.architecture, threads, manifest.mask_step)
         backend = OnnxBackend(*asked, choice.provider or _proven_provider(choice, bundle))

@@ -85,7 +85,7 @@ def _backends(model: str | None) -> Iterator[Finding]:
     for backend, precision in sorted(bundle.file_of()):
         what, runtime = f"backend {backend} {precision}", trial.installed(backend)
         if runtime is None:
-            yield Finding(what, CARE, "not installed", f"pip install 'nca-edge[{backend}]'")
+            yield Finding(what, CARE, *trial.lacking(backend))
         elif problem := trial.problem(bundle.folder.resolve(), backend, precision, anew=True):
             yield Finding(what, BAD, problem, f"run with another --backend than {backend}")
         else:

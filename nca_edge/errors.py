@@ -6,6 +6,7 @@ NcaEdgeError            exit 1: something failed, the rest was done
 |- StorageError         the session's place cannot be read or written
 |- UsageError           exit 2: the command was called in a way that cannot work
 |  `- MissingExtraError exit 2: an optional part of the installation is needed
+|     `- MissingStepError the compiled step does not run here
 `- BundleError          exit 3: a model that cannot be trusted
 """
 
@@ -39,6 +40,13 @@ class MissingExtraError(UsageError):
 
     def __init__(self, extra: str, needed_for: str) -> None:
         super().__init__(f"{needed_for} needs an optional part: install it with pip install 'nca-edge[{extra}]'.")
+
+
+class MissingStepError(MissingExtraError):
+    """The compiled step is not in this installation, or not for this CPU."""
+
+    def __init__(self, why: str) -> None:
+        UsageError.__init__(self, f"the native backend does not run here: {why}; use --backend onnx or litert.")
 
 
 class BundleError(NcaEdgeError):

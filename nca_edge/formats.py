@@ -35,6 +35,7 @@ FORMATS = (
         "onnx", ".onnx", PRECISIONS, None, "ONNX opset 18; int8 also QLinearConv and QGemm of com.microsoft, ONNX Runtime's own"
     ),
     Format("litert", ".tflite", PRECISIONS, "litert", "TFLite built-in operators that the XNNPACK delegate takes"),
+    Format("native", ".npz", ("int8",), None, "none: numbers for the compiled step, which the installation brings"),
 )
 
 
@@ -51,7 +52,8 @@ def named(name: str) -> Format:
         if form.name == name:
             return form
     near = get_close_matches(name.lower().lstrip("."), names, 1, 0.4)
-    known = " and ".join(form.name for form in FORMATS)
+    *others, last = (form.name for form in FORMATS)
+    known = f"{', '.join(others)} and {last}"
     hint = f"did you mean {names[near[0]].name}? " if near else ""
     raise UsageError(f"--format {name}: {hint}known are {known}.")
 

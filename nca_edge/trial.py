@@ -18,8 +18,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import nca_edge
+from nca_edge.backends.native.library import instructions, missing
+
 PACKAGES = {"onnx": ("onnxruntime-gpu", "onnxruntime"), "litert": ("ai-edge-litert", "tflite-runtime"), "numpy": ("numpy",)}
-"""Backend -> what brings its runtime, in order of preference."""
+"""Backend -> what brings its runtime, in order of preference; the compiled step comes with the program."""
 PATIENCE_S = 120.0
 """A board that needs longer for six cells cannot count with that backend."""
 PROVIDER_PATIENCE_S = 600.0
@@ -28,10 +31,19 @@ PROVIDER_PATIENCE_S = 600.0
 
 def installed(backend: str) -> str | None:
     """The runtime of a backend and its version; None: it is not there."""
+    if backend == "native":
+        return f"compiled step {nca_edge.__version__} {name}" if (name := instructions()) else None
     for package in PACKAGES[backend]:
         with contextlib.suppress(PackageNotFoundError):
             return f"{package} {version(package)}"
     return None
+
+
+def lacking(backend: str) -> tuple[str, str]:
+    """Of a backend that is not there: why, and what mends it."""
+    if backend == "native":
+        return missing() or "", "run with another --backend than native"
+    return "not installed", f"pip install 'nca-edge[{backend}]'"
 
 
 def problem(folder: Path, backend: str, precision: str, anew: bool = False, provider: str | None = None) -> str | None:

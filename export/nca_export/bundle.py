@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nca_edge.backends import NumpyBackend
+from nca_edge.backends.native.library import missing
 from nca_edge.bundle import Bundle
 from nca_edge.bundle_writer import Contents, packed, refuse_other, write_bundle
 from nca_edge.classifier import ModelChoice, load
-from nca_edge.errors import BundleError, NcaEdgeError, UsageError
+from nca_edge.errors import BundleError, MissingStepError, NcaEdgeError, UsageError
 from nca_edge.formats import FORMATS, Format
 from nca_edge.records import Image32
 from nca_export.parity import Parity, measure
@@ -65,7 +66,8 @@ def export(request: Request, say: Callable[[str], None]) -> Path:
     refused: list[str] = []
     cells = prepared.normalised(prepared.cells)
     reference = _reference(prepared, cells)
-    for form, precision in _wanted(request):
+    wanted = _wanted(request, say)
+    for form, precision in wanted:
         parity = measure(form.name, precision, prepared.automaton, cells, reference)
         if problem := parity.problem():
             refused.append(problem)
@@ -77,7 +79,7 @@ def export(request: Request, say: Callable[[str], None]) -> Path:
         raise BundleError("\n".join([*refused, "nothing was written: no variant passed."]))
     folder = request.out or Path("bundles") / prepared.manifest.name
     write_bundle(folder, _contents(prepared, graphs, measured))
-    for form, precision in _wanted(request):
+    for form, precision in wanted:
         if form.file(precision) in graphs:
             load(ModelChoice(str(folder.resolve()), form.name, precision, trial=False))
             say(f"{form.name} {precision} reproduces the golden cells")
@@ -96,9 +98,25 @@ def _prepare(source: Run | Bundle | Path, where: Path, request: Request, say: Ca
     return prepare_released(source, request.data, say)
 
 
-def _wanted(request: Request) -> list[tuple[Format, str]]:
+def _wanted(request: Request, say: Callable[[str], None]) -> list[tuple[Format, str]]:
+    """What can be written and measured here of what was asked for; no format named means all.
+
+    Raises
+    ------
+    UsageError
+        A format that was named cannot be had like this.
+    """
     precisions = ("fp32", "int8") if request.int8 else ("fp32",)
-    return [(form, p) for form in FORMATS if form.name in (request.formats or (form.name,)) for p in precisions]
+    wanted = [(form, p) for form in FORMATS if form.name in (request.formats or (form.name,)) for p in precisions]
+    for form in {form for form, _ in wanted if form.name in request.formats}:
+        if not set(form.precisions) & set(precisions):
+            raise UsageError(f"--format {form.name}: holds 8 bits alone; add --int8.")
+    if request.int8 and any(form.name == "native" for form, _ in wanted) and (why := missing()) is not None:
+        if "native" in request.formats:
+            raise MissingStepError(why)
+        say(f"native is left out: {why}; the other formats are written")
+        wanted = [(form, p) for form, p in wanted if form.name != "native"]
+    return [(form, p) for form, p in wanted if p in form.precisions]
 
 
 def _reference(prepared: Prepared, images: Image32) -> NDArray[np.float32]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from nca_edge.backends import NumpyBackend, firing_lines
 from nca_edge.formats import FORMATS
 from nca_edge.records import Image32
-from nca_export.variants import Automaton, build, runner
+from nca_export.variants import Automaton, build, inside, runner
 
 TENSORS = ("perceived", "hidden", "delta", "state")
 """In the order in which a step makes them."""
@@ -126,7 +126,7 @@ def _inside(form: str, precision: str, automaton: Automaton, images: Image32) ->
 
     What is compared is let go: the insides of one cell of the paper's automaton are 800 MB.
     """
-    run = runner(form, build(form, precision, automaton, probe=True))
+    run = inside(form, precision, automaton)
     found = [run(images[n : n + 1]) for n in range(len(images))]
     steps: dict[str, list[float]] = {tensor: [] for tensor in TENSORS if f"{tensor}/1" in found[0]}
     last: NDArray[np.float32] = np.empty(0, np.float32)

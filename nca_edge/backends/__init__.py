@@ -1,4 +1,4 @@
-"""Who computes the automaton: the NumPy reference, ONNX Runtime and LiteRT, behind one protocol.
+"""Who computes the automaton: the NumPy reference, ONNX Runtime, LiteRT and the compiled step, behind one protocol.
 
 All take normalised images (n, size, size, 3) and give logits (n, classes) and states (n, grid, grid, channels), float32.
 A cell's answer does not depend on the other cells of the batch.
@@ -9,17 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nca_edge.backends.litert import LitertBackend
+from nca_edge.backends.native import NativeBackend, instructions
 from nca_edge.backends.onnx import CPU, KEEP_CPU, OnnxBackend, gpu_providers, short
 from nca_edge.backends.protocol import Answer, Backend
 from nca_edge.backends.reference import NumpyBackend, firing_lines
 from nca_edge.errors import UsageError
 
 __all__ = [
-    "BACKENDS", "CPU", "KEEP_CPU", "Answer", "Backend", "LitertBackend", "NumpyBackend", "OnnxBackend", "firing_lines",
-    "gpu_providers", "resolve", "short",
+    "BACKENDS", "CPU", "KEEP_CPU", "Answer", "Backend", "LitertBackend", "NativeBackend", "NumpyBackend", "OnnxBackend",
+    "firing_lines", "gpu_providers", "instructions", "resolve", "short",
 ]  # fmt: skip
 
-BACKENDS = ("onnx", "litert", "numpy")
+BACKENDS = ("native", "onnx", "litert", "numpy")
 """In the order that ``auto`` tries them where no benchmark has said better."""
 
 

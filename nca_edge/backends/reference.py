@@ -22,6 +22,12 @@ def firing_lines(fire: NDArray[np.uint8] | np.uint8) -> Lines:
     return (slice(first, None, 2), slice(None)) if fire < 2 else (slice(None), slice(first, None, 2))
 
 
+def folded(a: Architecture, image: Image32) -> Image32:
+    """(size, size, 3) -> (grid, grid, 3 * fold^2); fold 2: colour k of pixel (2r + i, 2c + j) in channel (2i + j) * 3 + k."""
+    squares = image.reshape(a.grid, a.fold, a.grid, a.fold, 3).transpose(0, 2, 1, 3, 4)
+    return squares.reshape(a.grid, a.grid, a.image_channels)
+
+
 class NumpyBackend:
     """The reference: plain NumPy, float32, BLAS for the two 1x1 layers; one cell after the other: company changes nothing."""
 
@@ -48,11 +54,10 @@ class NumpyBackend:
         return Answer(logits, states, mask_states)
 
     def seed_state(self, image: Image32) -> Image32:
-        """(size, size, 3) -> (grid, grid, channels); fold 2: colour k of pixel (2r + i, 2c + j) in channel (2i + j) * 3 + k."""
+        """(size, size, 3) -> (grid, grid, channels)."""
         a = self.architecture
         state = np.zeros((a.grid, a.grid, a.channels), np.float32)
-        folded = image.reshape(a.grid, a.fold, a.grid, a.fold, 3).transpose(0, 2, 1, 3, 4)
-        state[..., : a.image_channels] = folded.reshape(a.grid, a.grid, a.image_channels)
+        state[..., : a.image_channels] = folded(a, image)
         return state
 
     def step(self, state: Image32, fire: NDArray[np.uint8] | np.uint8) -> None:

@@ -10,9 +10,10 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from nca_edge.backends import BACKENDS
 from nca_edge.errors import UsageError
 from nca_edge.profiles import detect_board, device_tree_model
-from nca_edge.trial import PACKAGES, installed
+from nca_edge.trial import installed
 
 FEATURES = ("asimddp", "i8mm", "sve", "avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8")
 """Instructions that decide how quick 8 bits are."""
@@ -77,7 +78,7 @@ def facts(root: Path = Path("/")) -> Board:
         memory_mb=int(total.split()[0]) * 1024 // 10**6 if total else None,
         os=release.get("PRETTY_NAME", platform.system()).strip('"'),
         python=platform.python_version(),
-        runtimes=tuple(name for backend in PACKAGES if (name := installed(backend))),
+        runtimes=tuple(name for backend in BACKENDS if (name := installed(backend))),
         tree=device_tree_model(root),
     )
 

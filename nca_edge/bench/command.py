@@ -24,7 +24,7 @@ from nca_edge.errors import StorageError, UsageError
 from nca_edge.labelled import read_labelled
 from nca_edge.profiles import detect_board, find_profile
 from nca_edge.samples import sample_fields
-from nca_edge.trial import installed
+from nca_edge.trial import installed, lacking
 
 SCHEMA = 1
 SAMPLE_EVERY_S = 5.0
@@ -105,7 +105,7 @@ def _variants(bundle: Bundle, backend: str) -> tuple[list[tuple[str, str]], list
         raise UsageError(f"this bundle has no {backend} model; export one, or leave --backend out.")
     absent = {name for name, _ in chosen if backend == "auto" and installed(name) is None}
     there = [variant for variant in chosen if variant[0] not in absent]
-    return there, [f"{name} was left out: it is not installed; pip install 'nca-edge[{name}]' brings it." for name in absent]
+    return there, [f"{name} was left out: {why}; {mend}." for name in sorted(absent) for why, mend in [lacking(name)]]
 
 
 def _with_providers(variants: list[tuple[str, str]], gpus: list[str]) -> list[tuple[str, str, str | None]]:

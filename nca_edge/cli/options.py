@@ -21,6 +21,7 @@ class BackendName(str, Enum):
     auto = "auto"
     onnx = "onnx"
     litert = "litert"
+    native = "native"
     numpy = "numpy"
 
 

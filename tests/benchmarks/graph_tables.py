@@ -58,3 +58,13 @@ def node_table(automata: dict[str, Any]) -> str:
         cells.append(f"{sum(node['ms'] for key, node in nodes.items() if key not in NODES.values()):.1f}")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def native_table(automata: dict[str, Any]) -> str:
+    """Markdown: a row for each automaton and instruction set, what a call of the compiled step takes and its share."""
+    lines = ["| preset | instructions | call | GMAC/s | of the peak |", "|---|---|---|---|---|"]
+    for preset, row in automata.items():
+        for name, found in row.get("native", {}).items():
+            ms, share = found["call_cpu_ms"]["least"], f"{found['share_of_peak']:.0%} of {row['peak_gmac_per_s']:.0f}"
+            lines.append(f"| {preset} | {name} | {ms:.{1 if ms >= 10 else 2}f} ms | {found['gmac_per_s']:.0f} | {share} |")
+    return "\n".join(lines) + "\n"

@@ -27,7 +27,7 @@ import onnxruntime
 import torch
 
 from nca_edge.automaton import PRESETS, Architecture, draw_fire
-from nca_edge.backends import LitertBackend, OnnxBackend
+from nca_edge.backends import LitertBackend, NativeBackend, OnnxBackend
 from nca_edge.backends.litert import signature_runner
 from nca_edge.formats import FORMATS
 from nca_edge.records import Image32
@@ -46,7 +46,9 @@ EIGHT = 8
 TURNS = {"": True, ", channels_last": False}
 """How a plain model turns its state around the convolutions: as the released code does, which swaps axes 1 and 3, and to
 channel, row, column, which PyTorch takes for channels_last and does not copy."""
-BACKENDS: dict[str, Callable[..., Any]] = {"onnx": OnnxBackend, "litert": LitertBackend}
+BACKENDS: dict[str, Callable[..., Any]] = {"onnx": OnnxBackend, "litert": LitertBackend, "native": NativeBackend}
+GRAPHS = tuple(form for form in FORMATS if form.name != "native")
+"""What is cut into blocks, and takes a batch: the compiled step has a loop of its own."""
 Run = Callable[[], object]
 
 
@@ -204,8 +206,10 @@ def in_company(m: Automaton) -> dict[str, Run]:
         for precision in form.precisions:
             graph, name = build(form.name, precision, m), f"{form.name} {precision}"
             backend = BACKENDS[form.name](form.file(precision), graph, a, 2)
-            if form.name == "litert":
-                batch: Run = partial(signature_runner(graph, 2), image=cells)  # its interpreter is resized once
+            if form.name == "native":
+                batch: Run = partial(backend, cells)
+            elif form.name == "litert":
+                batch = partial(signature_runner(graph, 2), image=cells)  # its interpreter is resized once
             else:
                 batch = partial(_session(graph, 2).run, None, {"image": cells})
             single = [cells[n : n + 1] for n in range(EIGHT)]
@@ -244,7 +248,7 @@ def blocks(m: Automaton, rounds: int) -> dict[str, dict[str, float]]:
     """The same automaton cut into graphs of so many steps."""
     parts = {
         f"{form.name} {precision}, {steps} steps a graph": in_blocks(form.name, precision, m, steps)
-        for form in FORMATS
+        for form in GRAPHS
         for precision in form.precisions
         for steps in BLOCKS
     }

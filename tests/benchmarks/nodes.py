@@ -1,4 +1,5 @@
-"""Where the time of an int8 ONNX graph goes: milliseconds and 10^9 multiply-accumulates a second of each kind of node.
+"""Where the time of an int8 ONNX graph goes: milliseconds and 10^9 multiply-accumulates a second of each kind of node; and how
+near the compiled step comes to the best product of the runtime, with each instruction set of this core.
 
 python -m tests.benchmarks.nodes [--runs 25] [--json FILE]                                          (extras train and export)
 
@@ -16,6 +17,7 @@ import statistics
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,10 +26,11 @@ import numpy as np
 import onnxruntime
 
 from nca_edge.automaton import PRESETS, Architecture, fire_masks
+from nca_edge.backends.native.library import load
 from nca_edge.bench.peak import measure_peak
 from nca_edge.records import Image32
-from nca_export.variants import Automaton, build
-from tests.benchmarks.graph_tables import DEPTHWISE, FIRST, SECOND, node_table
+from nca_export.variants import Automaton, build, runner
+from tests.benchmarks.graph_tables import DEPTHWISE, FIRST, SECOND, native_table, node_table
 from tests.benchmarks.graphs import automaton, noise
 
 AUTOMATA = {
@@ -79,12 +82,12 @@ def work(a: Architecture, m: Automaton) -> dict[str, float]:
     return {FIRST: firing * 3 * c * a.hidden / 1e9, SECOND: firing * c * a.hidden / 1e9, DEPTHWISE: firing * 18 * c / 1e9}
 
 
-def cpu_ms(graph: bytes, image: Image32, runs: int) -> dict[str, float]:
+def cpu_ms(run: Callable[[], object], runs: int) -> dict[str, float]:
     """CPU time of a call: median and least."""
-    plain, times = session(graph), []
+    times = []
     for number in range(runs + 2):
         began = time.thread_time()
-        plain.run(None, {"image": image})
+        run()
         if number > 1:  # the first fill caches
             times.append(1e3 * (time.thread_time() - began))
     return {"median": statistics.median(times), "least": min(times)}
@@ -98,13 +101,27 @@ def measure(a: Architecture, runs: int) -> dict[str, Any]:
     rows, gmac = by_kind(graph, image, runs), work(a, m)
     for name, amount in gmac.items():
         rows[name] |= {"gmac": amount, "gmac_per_s": 1000 * amount / rows[name]["ms"]}
-    call, after = cpu_ms(graph, image, runs), measure_peak(1).int8_gmac_per_s
+    plain = session(graph)
+    call, step = cpu_ms(lambda: plain.run(None, {"image": image}), runs), compiled(m, image, runs)
+    after = measure_peak(1).int8_gmac_per_s
     peak, total = max(before or 0, after or 0), sum(gmac.values())
-    rate = 1000 * total / call["least"]  # the peak is that of the quickest product too
-    return {
-        "call_cpu_ms": call, "gmac": total, "gmac_per_s": rate, "peak_gmac_per_s": peak, "share_of_peak": rate / peak,
-        "nodes": rows,
+    of_peak = lambda ms: {  # noqa: E731 - the peak is that of the quickest product too
+        "call_cpu_ms": ms, "gmac_per_s": 1000 * total / ms["least"], "share_of_peak": 1000 * total / ms["least"] / peak,
     }  # fmt: skip
+    return {
+        "gmac": total, "peak_gmac_per_s": peak, **of_peak(call), "nodes": rows,
+        "native": {name: of_peak(ms) for name, ms in step.items()},
+    }  # fmt: skip
+
+
+def compiled(m: Automaton, image: Image32, runs: int) -> dict[str, dict[str, float]]:
+    """CPU time of a call of the compiled step, with each instruction set of this core."""
+    library, run = load(), runner("native", build("native", "int8", m))
+    times: dict[str, dict[str, float]] = {}
+    while (name := library.nca_choose(len(times))) is not None:
+        times[name.decode()] = cpu_ms(lambda: run(image), runs)
+    library.nca_choose(0)
+    return times
 
 
 def main() -> None:
@@ -116,7 +133,7 @@ def main() -> None:
     result: dict[str, Any] = {"threads": 1, "runs": given.runs, "percentile": PERCENTILE, "automata": {}}
     for name, a in AUTOMATA.items():
         result["automata"][name] = measure(a, given.runs)
-    print(node_table(result["automata"]))
+    print(node_table(result["automata"]), native_table(result["automata"]), sep="\n")
     if given.json:
         given.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 

@@ -7,9 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nca_edge.automaton import PRESETS, Architecture, draw_fire, fire_masks
-from nca_edge.bundle import unpack_fire
-from nca_edge.bundle_writer import pack_fire
+from nca_edge.automaton import PRESETS, Architecture, draw_fire, fire_masks, pack_fire, unpack_fire
 from nca_edge.errors import BundleError
 
 

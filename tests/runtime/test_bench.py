@@ -13,7 +13,7 @@ import pytest
 from done import Call
 from PIL import Image
 
-from nca_edge import RESEARCH_USE
+from nca_edge import RESEARCH_USE, trial
 from nca_edge.automaton import PRESETS
 from nca_edge.bench import board, command, peak, report
 from nca_edge.bench.onnx_file import product
@@ -271,10 +271,14 @@ def test_a_chart_shows_what_is_not_valid(tmp_path: Path) -> None:
 
 
 def test_what_is_not_installed_is_left_out_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "installed", lambda name: None if name == "litert" else "there")
+    monkeypatch.setattr(command, "installed", lambda name: None if name in ("litert", "native") else "there")
+    monkeypatch.setattr(trial, "missing", lambda: "this CPU lacks AVX-512 VNNI")
     variants, said = command._variants(load_bundle(EDGE), "auto")
     assert variants == [("onnx", "fp32"), ("onnx", "int8"), ("numpy", "fp32")]
-    assert said == ["litert was left out: it is not installed; pip install 'nca-edge[litert]' brings it."]
+    assert said == [
+        "litert was left out: not installed; pip install 'nca-edge[litert]'.",
+        "native was left out: this CPU lacks AVX-512 VNNI; run with another --backend than native.",
+    ]
     assert ("litert", "int8") in command._variants(load_bundle(EDGE), "litert")[0]
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from nca_edge.cli import app
 from nca_edge.errors import BundleError, StorageError, UsageError
+from nca_export import bundle as export_bundle
 from nca_export.bundle import Request, export
 from nca_export.run import read_run
 from tests.workstation.synthetic import FOLDS, quiet, write_data
@@ -64,9 +65,9 @@ def test_export_refuses_what_does_not_belong_together(run: Path, bundle: Path, t
 @pytest.mark.parametrize(
     "given, sentence",
     [
-        ("tflite", "--format tflite: did you mean litert? known are onnx and litert."),
-        ("onx", "--format onx: did you mean onnx? known are onnx and litert."),
-        ("pytorch", "--format pytorch: known are onnx and litert."),
+        ("tflite", "--format tflite: did you mean litert? known are onnx, litert and native."),
+        ("onx", "--format onx: did you mean onnx? known are onnx, litert and native."),
+        ("pytorch", "--format pytorch: known are onnx, litert and native."),
     ],
 )
 def test_unknown_formats_get_the_nearest_name(given: str, sentence: str) -> None:
@@ -129,3 +130,20 @@ def test_what_is_no_bundle_is_not_overwritten(run: Path, tmp_path: Path) -> None
     with pytest.raises(UsageError, match="holds something that is no bundle"):
         export(Request(run, out=tmp_path / "photos"), quiet)
     assert [p.name for p in (tmp_path / "photos").iterdir()] == ["field.jpg"]
+
+
+def test_native_holds_8_bits_alone(bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--format native: holds 8 bits alone; add --int8"):
+        export(Request(bundle, out=tmp_path / "new", formats=("native",)), quiet)
+
+
+def test_without_the_compiled_step_native_is_left_out_and_said(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export_bundle, "missing", lambda: "this CPU lacks AVX-512 VNNI")
+    said: list[str] = []
+    export(Request(bundle, out=tmp_path / "new", int8=True), said.append)
+    assert "native is left out: this CPU lacks AVX-512 VNNI; the other formats are written" in said
+    assert not (tmp_path / "new" / "model.int8.npz").exists() and (tmp_path / "new" / "model.int8.onnx").exists()
+    with pytest.raises(UsageError, match="the native backend does not run here: this CPU lacks AVX-512 VNNI"):
+        export(Request(bundle, out=tmp_path / "none", formats=("native",), int8=True), quiet)

@@ -1,4 +1,4 @@
-"""The four graphs of an automaton: as the reference, for one cell and for many, in files that small runtimes load."""
+"""The graphs of an automaton: as the reference, for one cell and for many, in files that small runtimes load."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 from nca_edge.automaton import PRESETS, Architecture, draw_fire, fire_masks
-from nca_edge.backends import Backend, LitertBackend, NumpyBackend, OnnxBackend
+from nca_edge.backends import Backend, LitertBackend, NativeBackend, NumpyBackend, OnnxBackend
+from nca_edge.backends.native.library import missing
 from nca_edge.errors import BundleError, UsageError
 from nca_edge.formats import FORMATS, format_of
 from nca_export import onnx_int8_graph
 from nca_export.quantize import reach
-from nca_export.variants import Automaton, build, runner
+from nca_export.variants import Automaton, build, inside, runner
 from tests.benchmarks.int8_error import channels_as_they_are, stock_litert
 from tests.workstation.automata import BASE, SMALL, name_of, random_images, random_weights
 
-VARIANTS = [(form.name, precision) for form in FORMATS for precision in form.precisions]
+FORMS = [form for form in FORMATS if form.name != "native" or missing() is None]
+VARIANTS = [(form.name, precision) for form in FORMS for precision in form.precisions]
 
 
 def automaton(a: Architecture, mask_step: int | None = None) -> Automaton:
@@ -52,6 +54,8 @@ def test_company_changes_no_answer(form: str, precision: str, update: str) -> No
         from ai_edge_litert.interpreter import Interpreter
 
         together = Interpreter(model_content=graph, num_threads=1).get_signature_runner()(image=images)["logits"]
+    elif form == "native":
+        together = NativeBackend("model", graph, a, 2)(images).logits
     else:
         import onnxruntime
 
@@ -67,7 +71,7 @@ def test_threads_share_out_cells_and_change_no_bit(form: str, precision: str) ->
     """Alone a cell has all threads, in company one of them: the same numbers, in the order of the cells."""
     m = automaton(replace(BASE, update="half-lattice", grid=32), mask_step=3)
     graph, images = build(form, precision, m), random_images(m.architecture, 7)
-    backend: Callable[..., Backend] = {"onnx": OnnxBackend, "litert": LitertBackend}[form]
+    backend: Callable[..., Backend] = {"onnx": OnnxBackend, "litert": LitertBackend, "native": NativeBackend}[form]
     one, two = (backend("model", graph, m.architecture, threads, 3) for threads in (1, 2))
     together = two(images)
     for n in range(len(images)):
@@ -91,10 +95,11 @@ def test_int8_files_are_small_and_shared_weights_are_stored_once() -> None:
     a = PRESETS["edge"]
     m = Automaton(a, random_weights(a), draw_fire(a, 0))
     m = replace(m, reach=reach(a, m.weights, m.fire, random_images(a, 2)))
-    for form in FORMATS:
-        plain, small = (len(build(form.name, precision, m)) for precision in ("fp32", "int8"))
+    for form in ("onnx", "litert"):
+        plain, small = (len(build(form, precision, m)) for precision in ("fp32", "int8"))
         assert plain < 4 * a.parameters + 80_000
         assert small <= 0.45 * plain
+    assert len(build("native", "int8", m)) < a.parameters + 20_000
 
 
 def test_onnx_int8_names_its_operators() -> None:
@@ -148,7 +153,7 @@ def test_a_step_in_which_nothing_fires_changes_nothing(form: str, precision: str
     fire, images = m.fire.copy(), random_images(BASE, 1)
     fire[2] = 0
     still = replace(m, fire=fire)
-    probed = runner(form, build(form, precision, still, probe=True))(images)
+    probed = inside(form, precision, still)(images)
     assert np.array_equal(probed["state/3"], probed["state/2"])
     assert np.array_equal(runner(form, build(form, precision, still))(images)["logits"], probed["logits"])
 

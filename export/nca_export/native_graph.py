@@ -1,0 +1,108 @@
+"""Write the automaton for the compiled step (``model.int8.npz``), and compute the same in NumPy.
+
+Scales, alike channels and rounding are those of the ONNX graph (``onnx_int8_graph``); the file holds numbers, no program.
+"""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nca_edge.automaton import Architecture, Fire, Weights, pack_fire
+from nca_edge.backends import firing_lines
+from nca_edge.backends.native import NativeGraph, head, unalike
+from nca_edge.backends.reference import Lines, folded
+from nca_edge.bundle_writer import packed
+from nca_edge.records import Image32
+from nca_export.quantize import LEVELS, Reach, asymmetric, equalise
+from nca_export.rounding import narrow_head, quantized
+
+Sums = NDArray[np.int32]
+
+
+def build_native(
+    architecture: Architecture, weights: Weights, fire: Fire, reached: Reach, mask_step: int | None = None
+) -> bytes:
+    """Serialise the whole automaton."""
+    a, equal = architecture, equalise(weights, reached)
+    made, seen, factors = equal.weights, equal.reach.moments, equal.perceived[: architecture.channels]
+    widest = [equal.reach.widest(step) for step in range(a.steps)]
+    spans = [asymmetric(low, high) for low, high, _ in widest]
+    narrow = narrow_head(weights, reached.moments.pooled)
+    arrays = {
+        "facts": np.array([json.dumps({"architecture": a.to_json(), "mask_step": mask_step})]),
+        "fire": pack_fire(a, fire), "factors": factors,
+        "scale": np.array([scale for scale, _ in spans]), "zero": np.array([zero for _, zero in spans]),
+        "between": np.array([np.float32(hidden / LEVELS) for *_, hidden in widest]),
+        "w1_bias": made["w1_bias"], "head1": narrow.head1, "head1_scale": np.array([narrow.scale]),
+        "head1_bias": narrow.head1_bias, "head2": narrow.head2, "head2_bias": weights["head2_bias"],
+    }  # fmt: skip
+    arrays["w1"], arrays["w1_scales"] = quantized(made["w1"], seen.perceived)
+    arrays["w2"], arrays["w2_scales"] = quantized(made["w2"] * factors[:, None], seen.hidden)
+    for name in ("k1", "k2"):
+        arrays[name], arrays[f"{name}_scales"] = quantized(made[name].reshape(a.channels, 9))
+        arrays[f"{name}_bias"] = made[f"{name}_bias"]
+    return packed(arrays)
+
+
+class NumpyNative:
+    """What the compiled step computes, written in NumPy after the formulas of a step, not after the program.
+
+    Sums are exact, and what is rounded is rounded as there, but for the last bit of a change: it is multiplied and added in
+    float64, where the step has one rounding less.
+    """
+
+    def __init__(self, graph: NativeGraph) -> None:
+        self.graph, self.x = graph, graph.arrays
+
+    def __call__(self, image: Image32) -> dict[str, NDArray[np.float32]]:
+        """(size, size, 3) -> ``logits``, ``state``, and (lines, channels) ``perceived``, ``hidden``, ``delta`` and ``state`` of
+        each step, ``/1`` being the first, channels as they were made alike but for the state."""
+        graph, a = self.graph, self.graph.architecture
+        pixels = folded(a, image)
+        state = np.zeros((a.grid, a.grid, a.channels), np.float32)
+        state[..., : a.image_channels] = pixels * self.x["factors"][: a.image_channels]
+        found: dict[str, NDArray[np.float32]] = {}
+        for step, fire in enumerate(graph.fire):
+            inside = self.step(state, step, fire)
+            plain = unalike(state, pixels, graph)
+            found |= {f"{name}/{step + 1}": value for name, value in {**inside, "state": plain}.items()}
+            if step + 1 == graph.mask_step:
+                found["mask_state"] = plain
+        return {"logits": head(plain, graph), **found, "state": plain}
+
+    def step(self, state: Image32, step: int, fire: NDArray[np.uint8] | np.uint8) -> dict[str, NDArray[np.float32]]:
+        """Change a state of alike channels in place."""
+        x, lines = self.x, firing_lines(fire)
+        scale, zero, between = x["scale"][step], int(x["zero"][step]), x["between"][step]
+        rounded = _clipped(np.rint(state * (np.float32(1) / scale)) + zero)
+        perceived = np.concatenate([rounded[lines], *(self._convolved(rounded, name, step, lines) for name in ("k1", "k2"))], 2)
+        sums = (perceived - zero) @ x["w1"].astype(np.int32).T + self._bias("w1", scale)
+        hidden = _clipped(np.rint(np.float32(sums) * (scale * x["w1_scales"] / between)))
+        products = (hidden @ x["w2"].astype(np.int32).T).astype(np.float64) * (between * x["w2_scales"])
+        firing = state[lines]
+        changed = (firing + products).astype(np.float32)
+        state[lines] = np.where(np.asarray(fire)[..., None] > 0, changed, firing) if np.ndim(fire) else changed
+        return {
+            "perceived": (perceived - zero).astype(np.float32) * scale, "hidden": hidden.astype(np.float32) * between,
+            "delta": products.astype(np.float32),
+        }  # fmt: skip
+
+    def _convolved(self, rounded: Sums, name: str, step: int, lines: Lines) -> Sums:
+        x, grid, zero = self.x, self.graph.architecture.grid, int(self.x["zero"][step])
+        padded = np.pad(rounded - zero, ((1, 1), (1, 1), (0, 0)), mode="reflect")
+        taps = x[name].astype(np.int32).reshape(-1, 3, 3)
+        sums = sum(padded[i : i + grid, j : j + grid][lines] * taps[:, i, j] for i in range(3) for j in range(3))
+        with_bias = np.float32(sums + self._bias(name, x["scale"][step]))
+        return _clipped(np.rint(with_bias * x[f"{name}_scales"]) + zero)
+
+    def _bias(self, name: str, scale: np.float32) -> Sums:
+        """In scales of the products."""
+        return np.rint(self.x[f"{name}_bias"] / (self.x[f"{name}_scales"] * scale)).astype(np.int32)
+
+
+def _clipped(values: NDArray[np.floating]) -> Sums:
+    within: Sums = np.clip(values, 0, 255).astype(np.int32)
+    return within

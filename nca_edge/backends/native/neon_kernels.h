@@ -1,0 +1,151 @@
+/* The kernels of 64-bit ARM; included once with DOT, for cores that have dot products, and once without. A weight is never
+   -128, so that two products fit into 16 bits. */
+
+/* Sums to bytes. */
+TARGET static inline int8x16_t NAME(narrow)(const int32x4_t v[4], int16x8_t zero) {
+  const int16x8_t low = vqaddq_s16(vcombine_s16(vqmovn_s32(v[0]), vqmovn_s32(v[1])), zero);
+  const int16x8_t high = vqaddq_s16(vcombine_s16(vqmovn_s32(v[2]), vqmovn_s32(v[3])), zero);
+  return vcombine_s8(vqmovn_s16(low), vqmovn_s16(high));
+}
+
+TARGET static inline int32x4_t NAME(scaled)(int32x4_t sum, const float *scale) {
+  return vcvtnq_s32_f32(vmulq_f32(vcvtq_f32_s32(sum), vld1q_f32(scale)));
+}
+
+TARGET static void NAME(round)(const float *x, size_t n, float inverse, int32_t zero, uint8_t *y) {
+  const int16x8_t z = vdupq_n_s16((int16_t)zero);
+  for (size_t i = 0; i < n; i += 16) {
+    int32x4_t v[4];
+    for (int j = 0; j < 4; j++) v[j] = vcvtnq_s32_f32(vmulq_n_f32(vld1q_f32(x + i + 4 * j), inverse));
+    vst1q_s8((int8_t *)y + i, NAME(narrow)(v, z));
+  }
+}
+
+/* 16 channels of three rows above each other: four bytes a channel, the last 0. */
+TARGET static inline void NAME(weave)(const uint8_t *const rows[3], size_t at, int8_t *woven) {
+  const int8x16_t up = vld1q_s8((const int8_t *)rows[0] + at), own = vld1q_s8((const int8_t *)rows[1] + at);
+  const int8x16_t down = vld1q_s8((const int8_t *)rows[2] + at), none = vdupq_n_s8(0);
+  const int16x8_t low = vreinterpretq_s16_s8(vzip1q_s8(up, own)), high = vreinterpretq_s16_s8(vzip2q_s8(up, own));
+  const int16x8_t low_down = vreinterpretq_s16_s8(vzip1q_s8(down, none));
+  const int16x8_t high_down = vreinterpretq_s16_s8(vzip2q_s8(down, none));
+  vst1q_s8(woven, vreinterpretq_s8_s16(vzip1q_s16(low, low_down)));
+  vst1q_s8(woven + 16, vreinterpretq_s8_s16(vzip2q_s16(low, low_down)));
+  vst1q_s8(woven + 32, vreinterpretq_s8_s16(vzip1q_s16(high, high_down)));
+  vst1q_s8(woven + 48, vreinterpretq_s8_s16(vzip2q_s16(high, high_down)));
+}
+
+/* Three columns of four taps, of four channels. */
+TARGET static inline int32x4_t NAME(convolved)(int32x4_t sum, const int8_t *near, const int8_t *taps) {
+  const int8x16_t a = vld1q_s8(near), b = vld1q_s8(near + 64), c = vld1q_s8(near + 128);
+  const int8x16_t ta = vld1q_s8(taps), tb = vld1q_s8(taps + 256), tc = vld1q_s8(taps + 512);
+#ifdef DOT
+  return vdotq_s32(vdotq_s32(vdotq_s32(sum, a, ta), b, tb), c, tc);
+#else
+  const int16x8_t low = vmlal_s8(vmull_s8(vget_low_s8(a), vget_low_s8(ta)), vget_low_s8(b), vget_low_s8(tb));
+  const int16x8_t high = vmlal_high_s8(vmull_high_s8(a, ta), b, tb);
+  const int32x4_t first = vpadalq_s16(vpaddlq_s16(low), vmull_s8(vget_low_s8(c), vget_low_s8(tc)));
+  return vaddq_s32(sum, vpaddq_s32(first, vpadalq_s16(vpaddlq_s16(high), vmull_high_s8(c, tc))));
+#endif
+}
+
+TARGET static void NAME(perceive)(const nca_automaton *a, int32_t step, const uint8_t *const rows[3], const uint16_t *columns,
+                                  int32_t n, uint8_t *woven, uint8_t *y) {
+  const size_t c = a->channels;
+  const int16x8_t zero = vdupq_n_s16((int16_t)a->zero[step]);
+  int8_t *w = (int8_t *)woven, *to = (int8_t *)y;
+  for (size_t group = 0; group < c; group += 16) {
+    const size_t chunk = group & ~(size_t)63, lane = group & 63;
+    for (int32_t i = 0; i < a->grid + 2; i++) NAME(weave)(rows, i * c + group, w + 64 * i);
+    for (int32_t i = 0; i < n; i++)
+      vst1q_s8(to + i * 3 * c + group, vld1q_s8((const int8_t *)rows[1] + (columns[i] + 1) * c + group));
+    for (int kernel = 0; kernel < 2; kernel++) {
+      const int8_t *taps = a->kernels + (kernel * c + chunk) * 12 + lane;
+      const int32_t *bias = a->kernel_bias + ((size_t)step * 2 + kernel) * c + chunk + lane / 4;
+      const float *scales = a->kernel_scales + kernel * c + chunk + lane / 4;
+      for (int32_t i = 0; i < n; i++) {
+        const int8_t *near = w + 64 * columns[i];
+        int32x4_t v[4];
+        for (int j = 0; j < 4; j++) {
+          v[j] = NAME(convolved)(vld1q_s32(bias + 16 * j), near + 16 * j, taps + 64 * j);
+          v[j] = NAME(scaled)(v[j], scales + 16 * j);
+        }
+        vst1q_s8(to + (i * 3 + kernel + 1) * c + group, NAME(narrow)(v, zero));
+      }
+    }
+  }
+}
+
+/* 4 grid cells times 16 outputs. */
+TARGET static inline void NAME(product)(const int8_t *x, size_t k, const int8_t *w, size_t outputs, const int32_t *bias,
+                                        int32x4_t s[4][4]) {
+#ifdef DOT
+  for (int r = 0; r < 4; r++)
+    for (int j = 0; j < 4; j++) s[r][j] = vld1q_s32(bias + 4 * j);
+  for (size_t i = 0; i < k; i += 16) {
+    int8x16_t v[4];
+    for (int r = 0; r < 4; r++) v[r] = vld1q_s8(x + r * k + i);
+#define FOUR(lane)                                                                        \
+  for (int j = 0; j < 4; j++) {                                                           \
+    const int8x16_t t = vld1q_s8(w + (i + 4 * lane) * outputs + 16 * j);                  \
+    for (int r = 0; r < 4; r++) s[r][j] = vdotq_laneq_s32(s[r][j], t, v[r], lane);        \
+  }
+    FOUR(0)
+    FOUR(1)
+    FOUR(2)
+    FOUR(3)
+#undef FOUR
+  }
+#else
+  for (int side = 0; side < 4; side += 2) { /* 8 outputs: their sums, each in two parts, fill the registers */
+    int32x4_t p[4][2][2];
+    for (int r = 0; r < 4; r++)
+      for (int j = 0; j < 2; j++) p[r][j][0] = p[r][j][1] = vdupq_n_s32(0);
+    for (size_t i = 0; i < k; i += 8) {
+      const int8_t *at = w + i * outputs + 16 * side;
+      const int8x16_t t[2] = {vld1q_s8(at), vld1q_s8(at + 16)};
+      const int8x16_t u[2] = {vld1q_s8(at + 4 * outputs), vld1q_s8(at + 4 * outputs + 16)};
+      for (int r = 0; r < 4; r++) {
+        const int32x2_t eight = vreinterpret_s32_s8(vld1_s8(x + r * k + i));
+        const int8x16_t a = vreinterpretq_s8_s32(vdupq_lane_s32(eight, 0)), b = vreinterpretq_s8_s32(vdupq_lane_s32(eight, 1));
+        for (int j = 0; j < 2; j++) {
+          const int16x8_t low = vmlal_s8(vmull_s8(vget_low_s8(t[j]), vget_low_s8(a)), vget_low_s8(u[j]), vget_low_s8(b));
+          p[r][j][0] = vpadalq_s16(p[r][j][0], low);
+          p[r][j][1] = vpadalq_s16(p[r][j][1], vmlal_high_s8(vmull_high_s8(t[j], a), u[j], b));
+        }
+      }
+    }
+    for (int r = 0; r < 4; r++)
+      for (int j = 0; j < 2; j++)
+        s[r][side + j] = vaddq_s32(vld1q_s32(bias + 4 * (side + j)), vpaddq_s32(p[r][j][0], p[r][j][1]));
+  }
+#endif
+}
+
+TARGET static void NAME(hide)(const nca_automaton *a, int32_t step, const uint8_t *y, int32_t n, uint8_t *h) {
+  const size_t k = 3 * (size_t)a->channels, outputs = a->hidden, at = (size_t)step * outputs;
+  const int16x8_t zero = vdupq_n_s16(-128); /* of the smallest byte: what is negative becomes 0 */
+  for (int32_t i = 0; i < n; i += 4)
+    for (size_t o = 0; o < outputs; o += 16) {
+      int32x4_t s[4][4];
+      NAME(product)((const int8_t *)y + i * k, k, a->w1 + o * 4, outputs, a->bias1 + at + o, s);
+      for (int r = 0; r < 4; r++) {
+        for (int j = 0; j < 4; j++) s[r][j] = NAME(scaled)(s[r][j], a->scale1 + at + o + 4 * j);
+        vst1q_s8((int8_t *)h + (i + r) * outputs + o, NAME(narrow)(s[r], zero));
+      }
+    }
+}
+
+TARGET static void NAME(change)(const nca_automaton *a, int32_t step, const uint8_t *h, int32_t n, float *const *x) {
+  const size_t k = a->hidden, outputs = a->channels, at = (size_t)step * outputs;
+  for (int32_t i = 0; i < n; i += 4)
+    for (size_t o = 0; o < outputs; o += 16) {
+      int32x4_t s[4][4];
+      NAME(product)((const int8_t *)h + i * k, k, a->w2 + o * 4, outputs, a->bias2 + o, s);
+      for (int r = 0; r < 4 && i + r < n; r++)
+        for (int j = 0; j < 4; j++) {
+          float *to = x[i + r] + o + 4 * j;
+          const float *scale = a->scale2 + at + o + 4 * j;
+          vst1q_f32(to, vfmaq_f32(vld1q_f32(to), vcvtq_f32_s32(s[r][j]), vld1q_f32(scale)));
+        }
+    }
+}

@@ -1,0 +1,102 @@
+/* The automaton's steps in 8 bits, all parts of a step in one pass over a few rows, so that only the float32 state is ever
+   farther away than a core's own caches. export/README.md says what that brings. */
+#include "step.h"
+
+#include <string.h>
+
+#if defined(__x86_64__)
+#include "x86.h"
+#elif defined(__aarch64__)
+#include "neon.h"
+#else
+static const nca_kernels *find_kernels(int32_t number, const char **name) { return (void)number, (void)name, NULL; }
+#endif
+
+enum {
+  ROWS = 4,          /* of a pass: some 128 grid cells fire in them; half and twice as many take longer */
+  RING = 2 * ROWS,   /* rows in 8 bits that a step keeps: those of the pass, one above and one below */
+  AHEAD = 4,         /* steps that follow one another through the grid, a pass behind: they find its rows in the cache */
+  WOVEN = 256,       /* bytes of a column: 64 channels of three rows and a fourth that is 0 */
+  SPARE = 32         /* grid cells that kernels may write beyond the last */
+};
+
+static const nca_kernels *kernels;
+
+/* Choose the instructions that this core is asked for, 0 being the best that it has, and give their name; NULL: it has no
+   more. All of them give the same bits. */
+const char *nca_choose(int32_t number) {
+  const char *name = NULL;
+  const nca_kernels *found = find_kernels(number, &name);
+  if (found) kernels = found;
+  return name;
+}
+
+int32_t nca_signed(void) { return kernels->signed_bytes; }
+
+typedef struct {
+  uint8_t *rings, *woven, *y, *h;
+  float **x;
+} scratch;
+
+static size_t ring_bytes(const nca_automaton *a) { return (size_t)RING * (a->grid + 2) * a->channels; }
+
+static size_t divide(const nca_automaton *a, uint8_t *memory, scratch *s) {
+  const size_t cells = (size_t)ROWS * a->grid + SPARE;
+  uint8_t *next = memory;
+  s->rings = next, next += AHEAD * ring_bytes(a);
+  s->woven = next, next += (size_t)(a->grid + 2) * WOVEN;
+  s->y = next, next += cells * 3 * a->channels;
+  s->h = next, next += cells * a->hidden;
+  s->x = (float **)next, next += cells * sizeof(float *);
+  return (size_t)(next - memory);
+}
+
+/* Bytes that nca_run needs besides the state. */
+size_t nca_scratch(const nca_automaton *a) {
+  scratch s;
+  return divide(a, NULL, &s);
+}
+
+/* A row into 8 bits, with what lies beyond both ends: the borders are mirrors. */
+static void round_row(const nca_automaton *a, int32_t step, const float *state, int32_t row, uint8_t *ring) {
+  const size_t c = a->channels, g = a->grid;
+  uint8_t *to = ring + (row % RING) * (g + 2) * c;
+  kernels->round(state + row * g * c, g * c, a->inverse[step], a->zero[step], to + c);
+  memcpy(to, to + 2 * c, c);
+  memcpy(to + (g + 1) * c, to + (g - 1) * c, c);
+}
+
+/* One step of the rows from `first` on. The row below them is rounded before any of these changes. */
+static void pass(const nca_automaton *a, int32_t step, int32_t first, float *state, uint8_t *ring, const scratch *s) {
+  const int32_t g = a->grid, end = first + ROWS < g ? first + ROWS : g;
+  const size_t c = a->channels, line = (g + 2) * c;
+  int32_t n = 0;
+  for (int32_t row = first ? first + 1 : 0; row <= end && row < g; row++) round_row(a, step, state, row, ring);
+  for (int32_t row = first; row < end; row++) {
+    const int32_t *start = a->starts + (size_t)step * g + row, count = start[1] - start[0];
+    const uint16_t *columns = a->columns + start[0];
+    const int32_t near[3] = {row ? row - 1 : 1, row, row + 1 < g ? row + 1 : g - 2};
+    const uint8_t *rows[3];
+    if (!count) continue;
+    for (int i = 0; i < 3; i++) rows[i] = ring + (near[i] % RING) * line;
+    kernels->perceive(a, step, rows, columns, count, s->woven, s->y + n * 3 * c);
+    for (int32_t i = 0; i < count; i++) s->x[n++] = state + ((size_t)row * g + columns[i]) * c;
+  }
+  kernels->hide(a, step, s->y, n, s->h);
+  kernels->change(a, step, s->h, n, s->x);
+}
+
+/* Steps `first` to before `last` of a state (grid, grid, channels) whose channels were made alike, in place. */
+void nca_run(const nca_automaton *a, float *state, uint8_t *memory, int32_t first, int32_t last) {
+  const int32_t passes = (a->grid + ROWS - 1) / ROWS;
+  scratch s;
+  divide(a, memory, &s);
+  kernels->begin();
+  for (int32_t from = first; from < last; from += AHEAD) {
+    const int32_t many = last - from < AHEAD ? last - from : AHEAD;
+    for (int32_t front = 0; front < passes + many - 1; front++)
+      for (int32_t t = 0; t < many; t++)
+        if (front >= t && front - t < passes) pass(a, from + t, (front - t) * ROWS, state, s.rings + t * ring_bytes(a), &s);
+  }
+  kernels->end();
+}
