@@ -67,7 +67,8 @@ class NumpyNative:
         found: dict[str, NDArray[np.float32]] = {}
         for step, fire in enumerate(graph.fire):
             inside = self.step(state, step, fire)
-            plain = unalike(state, pixels, graph)
+            plain = np.empty_like(state)
+            unalike(state, pixels, graph, plain)
             found |= {f"{name}/{step + 1}": value for name, value in {**inside, "state": plain}.items()}
             if step + 1 == graph.mask_step:
                 found["mask_state"] = plain

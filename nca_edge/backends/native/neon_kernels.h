@@ -21,23 +21,23 @@ TARGET static void NAME(round)(const float *x, size_t n, float inverse, int32_t 
   }
 }
 
-/* 16 channels of three rows above each other: four bytes a channel, the last 0. */
-TARGET static inline void NAME(weave)(const uint8_t *const rows[3], size_t at, int8_t *woven) {
-  const int8x16_t up = vld1q_s8((const int8_t *)rows[0] + at), own = vld1q_s8((const int8_t *)rows[1] + at);
-  const int8x16_t down = vld1q_s8((const int8_t *)rows[2] + at), none = vdupq_n_s8(0);
-  const int16x8_t low = vreinterpretq_s16_s8(vzip1q_s8(up, own)), high = vreinterpretq_s16_s8(vzip2q_s8(up, own));
-  const int16x8_t low_down = vreinterpretq_s16_s8(vzip1q_s8(down, none));
-  const int16x8_t high_down = vreinterpretq_s16_s8(vzip2q_s8(down, none));
-  vst1q_s8(woven, vreinterpretq_s8_s16(vzip1q_s16(low, low_down)));
-  vst1q_s8(woven + 16, vreinterpretq_s8_s16(vzip2q_s16(low, low_down)));
-  vst1q_s8(woven + 32, vreinterpretq_s8_s16(vzip1q_s16(high, high_down)));
-  vst1q_s8(woven + 48, vreinterpretq_s8_s16(vzip2q_s16(high, high_down)));
+/* 16 channels of four rows above each other: four bytes a channel. */
+TARGET static inline void NAME(weave)(const uint8_t *const rows[4], size_t at, int8_t *woven) {
+  int8x16_t r[4];
+  for (int i = 0; i < 4; i++) r[i] = vld1q_s8((const int8_t *)rows[i] + at);
+  const int16x8_t low = vreinterpretq_s16_s8(vzip1q_s8(r[0], r[1])), high = vreinterpretq_s16_s8(vzip2q_s8(r[0], r[1]));
+  const int16x8_t low_below = vreinterpretq_s16_s8(vzip1q_s8(r[2], r[3]));
+  const int16x8_t high_below = vreinterpretq_s16_s8(vzip2q_s8(r[2], r[3]));
+  vst1q_s8(woven, vreinterpretq_s8_s16(vzip1q_s16(low, low_below)));
+  vst1q_s8(woven + 16, vreinterpretq_s8_s16(vzip2q_s16(low, low_below)));
+  vst1q_s8(woven + 32, vreinterpretq_s8_s16(vzip1q_s16(high, high_below)));
+  vst1q_s8(woven + 48, vreinterpretq_s8_s16(vzip2q_s16(high, high_below)));
 }
 
 /* Three columns of four taps, of four channels. */
-TARGET static inline int32x4_t NAME(convolved)(int32x4_t sum, const int8_t *near, const int8_t *taps) {
+TARGET static inline int32x4_t NAME(convolved)(int32x4_t sum, const int8_t *near, const int8x16_t taps[3]) {
   const int8x16_t a = vld1q_s8(near), b = vld1q_s8(near + 64), c = vld1q_s8(near + 128);
-  const int8x16_t ta = vld1q_s8(taps), tb = vld1q_s8(taps + 256), tc = vld1q_s8(taps + 512);
+  const int8x16_t ta = taps[0], tb = taps[1], tc = taps[2];
 #ifdef DOT
   return vdotq_s32(vdotq_s32(vdotq_s32(sum, a, ta), b, tb), c, tc);
 #else
@@ -48,29 +48,45 @@ TARGET static inline int32x4_t NAME(convolved)(int32x4_t sum, const int8_t *near
 #endif
 }
 
-TARGET static void NAME(perceive)(const nca_automaton *a, int32_t step, const uint8_t *const rows[3], const uint16_t *columns,
-                                  int32_t n, uint8_t *woven, uint8_t *y) {
-  const size_t c = a->channels;
+/* One kernel on 16 channels of n grid cells; those of the lower row read the woven rows from the second on. */
+TARGET static void NAME(convolve)(const nca_automaton *a, int32_t step, int kernel, size_t group, int lower,
+                                  const uint16_t *columns, int32_t n, const int8_t *woven, int8_t *y) {
+  const size_t c = a->channels, chunk = group & ~(size_t)63, lane = group & 63;
+  const int8_t *taps = a->kernels + (kernel * c + chunk) * 12 + lane;
+  const int32_t *biases = a->kernel_bias + ((size_t)step * 2 + kernel) * c + chunk + lane / 4;
+  const float *scales = a->kernel_scales + kernel * c + chunk + lane / 4;
   const int16x8_t zero = vdupq_n_s16((int16_t)a->zero[step]);
-  int8_t *w = (int8_t *)woven, *to = (int8_t *)y;
+  const int32x4_t shift = vdupq_n_s32(8 * lower);
+  int8x16_t t[4][3];
+  int32x4_t bias[4];
+  float32x4_t scale[4];
+  for (int j = 0; j < 4; j++) {
+    for (int i = 0; i < 3; i++)
+      t[j][i] = vreinterpretq_s8_s32(vshlq_s32(vreinterpretq_s32_s8(vld1q_s8(taps + 256 * i + 64 * j)), shift));
+    bias[j] = vld1q_s32(biases + 16 * j), scale[j] = vld1q_f32(scales + 16 * j);
+  }
+  for (int32_t i = 0; i < n; i++) {
+    int32x4_t v[4];
+    for (int j = 0; j < 4; j++) {
+      v[j] = NAME(convolved)(bias[j], woven + 64 * columns[i] + 16 * j, t[j]);
+      v[j] = vcvtnq_s32_f32(vmulq_f32(vcvtq_f32_s32(v[j]), scale[j]));
+    }
+    vst1q_s8(y + (i * 3 + kernel + 1) * c + group, NAME(narrow)(v, zero));
+  }
+}
+
+TARGET static void NAME(perceive)(const nca_automaton *a, int32_t step, const uint8_t *const rows[4], const uint16_t *columns,
+                                  const int32_t n[2], uint8_t *woven, uint8_t *y) {
+  const size_t c = a->channels;
+  int8_t *w = (int8_t *)woven;
   for (size_t group = 0; group < c; group += 16) {
-    const size_t chunk = group & ~(size_t)63, lane = group & 63;
     for (int32_t i = 0; i < a->grid + 2; i++) NAME(weave)(rows, i * c + group, w + 64 * i);
-    for (int32_t i = 0; i < n; i++)
-      vst1q_s8(to + i * 3 * c + group, vld1q_s8((const int8_t *)rows[1] + (columns[i] + 1) * c + group));
-    for (int kernel = 0; kernel < 2; kernel++) {
-      const int8_t *taps = a->kernels + (kernel * c + chunk) * 12 + lane;
-      const int32_t *bias = a->kernel_bias + ((size_t)step * 2 + kernel) * c + chunk + lane / 4;
-      const float *scales = a->kernel_scales + kernel * c + chunk + lane / 4;
-      for (int32_t i = 0; i < n; i++) {
-        const int8_t *near = w + 64 * columns[i];
-        int32x4_t v[4];
-        for (int j = 0; j < 4; j++) {
-          v[j] = NAME(convolved)(vld1q_s32(bias + 16 * j), near + 16 * j, taps + 64 * j);
-          v[j] = NAME(scaled)(v[j], scales + 16 * j);
-        }
-        vst1q_s8(to + (i * 3 + kernel + 1) * c + group, NAME(narrow)(v, zero));
-      }
+    for (int lower = 0; lower < 2; lower++) {
+      const uint16_t *own = columns + (lower ? n[0] : 0);
+      int8_t *to = (int8_t *)y + (lower ? n[0] : 0) * 3 * c;
+      for (int32_t i = 0; i < n[lower]; i++)
+        vst1q_s8(to + i * 3 * c + group, vld1q_s8((const int8_t *)rows[1 + lower] + (own[i] + 1) * c + group));
+      for (int kernel = 0; kernel < 2; kernel++) NAME(convolve)(a, step, kernel, group, lower, own, n[lower], w, to);
     }
   }
 }

@@ -16,7 +16,7 @@ enum {
   ROWS = 4,          /* of a pass: some 128 grid cells fire in them; half and twice as many take longer */
   RING = 2 * ROWS,   /* rows in 8 bits that a step keeps: those of the pass, one above and one below */
   AHEAD = 4,         /* steps that follow one another through the grid, a pass behind: they find its rows in the cache */
-  WOVEN = 256,       /* bytes of a column: 64 channels of three rows and a fourth that is 0 */
+  WOVEN = 256,       /* bytes of a column: 64 channels of four rows */
   SPARE = 32         /* grid cells that kernels may write beyond the last */
 };
 
@@ -66,21 +66,28 @@ static void round_row(const nca_automaton *a, int32_t step, const float *state, 
   memcpy(to + (g + 1) * c, to + (g - 1) * c, c);
 }
 
+/* The row that stands for one beyond the border; of two beyond it, which nobody reads, any. */
+static int32_t mirrored(int32_t row, int32_t grid) {
+  const int32_t inside = row < 0 ? -row : row < grid ? row : 2 * grid - 2 - row;
+  return inside < 0 ? 0 : inside;
+}
+
 /* One step of the rows from `first` on. The row below them is rounded before any of these changes. */
 static void pass(const nca_automaton *a, int32_t step, int32_t first, float *state, uint8_t *ring, const scratch *s) {
   const int32_t g = a->grid, end = first + ROWS < g ? first + ROWS : g;
   const size_t c = a->channels, line = (g + 2) * c;
   int32_t n = 0;
   for (int32_t row = first ? first + 1 : 0; row <= end && row < g; row++) round_row(a, step, state, row, ring);
-  for (int32_t row = first; row < end; row++) {
-    const int32_t *start = a->starts + (size_t)step * g + row, count = start[1] - start[0];
+  for (int32_t row = first; row < end; row += 2) {
+    const int32_t *start = a->starts + (size_t)step * g + row, below = row + 1 < g;
+    const int32_t counts[2] = {start[1] - start[0], below ? start[2] - start[1] : 0};
     const uint16_t *columns = a->columns + start[0];
-    const int32_t near[3] = {row ? row - 1 : 1, row, row + 1 < g ? row + 1 : g - 2};
-    const uint8_t *rows[3];
-    if (!count) continue;
-    for (int i = 0; i < 3; i++) rows[i] = ring + (near[i] % RING) * line;
-    kernels->perceive(a, step, rows, columns, count, s->woven, s->y + n * 3 * c);
-    for (int32_t i = 0; i < count; i++) s->x[n++] = state + ((size_t)row * g + columns[i]) * c;
+    const uint8_t *rows[4];
+    if (!counts[0] && !counts[1]) continue;
+    for (int i = 0; i < 4; i++) rows[i] = ring + (mirrored(row + i - 1, g) % RING) * line;
+    kernels->perceive(a, step, rows, columns, counts, s->woven, s->y + n * 3 * c);
+    for (int which = 0; which < 2; which++)
+      for (int32_t i = 0; i < counts[which]; i++) s->x[n++] = state + ((size_t)(row + which) * g + *columns++) * c;
   }
   kernels->hide(a, step, s->y, n, s->h);
   kernels->change(a, step, s->h, n, s->x);

@@ -10,7 +10,7 @@
    and hidden is unsigned on x86 and signed on ARM, as their dot products want it: `zero` and the biases know by how much. */
 typedef struct {
   int32_t grid, channels, hidden;
-  const int8_t *kernels;       /* (2, channels / 64, 3 columns, 4, 4, 4, 4 rows) woven; the fourth row is 0 */
+  const int8_t *kernels;       /* (2, channels / 64, 3 columns, 4, 4, 4, 4 rows) woven; a fourth row of 0 */
   const float *kernel_scales;  /* (2, channels) woven: from sums to what is perceived */
   const int8_t *w1, *w2;       /* (inputs / 4, outputs, 4) */
   const float *inverse;        /* (steps,) of the scale of what is perceived */
@@ -29,9 +29,10 @@ typedef struct {
   void (*begin)(void), (*end)(void);
   /* n numbers of the state, a multiple of 64, into 8 bits */
   void (*round)(const float *x, size_t n, float inverse, int32_t zero, uint8_t *y);
-  /* n grid cells of a row, from it and the rows above and below: (3, grid + 2, channels) in 8 bits -> (n, 3 * channels) */
-  void (*perceive)(const nca_automaton *a, int32_t step, const uint8_t *const rows[3], const uint16_t *columns, int32_t n,
-                   uint8_t *woven, uint8_t *y);
+  /* Grid cells of two rows, n[0] of rows[1] and n[1] of rows[2], from four rows (4, grid + 2, channels) in 8 bits, woven
+     together once for both -> (n[0] + n[1], 3 * channels) */
+  void (*perceive)(const nca_automaton *a, int32_t step, const uint8_t *const rows[4], const uint16_t *columns,
+                   const int32_t n[2], uint8_t *woven, uint8_t *y);
   /* (n, 3 * channels) -> (n, hidden); both may be read and written as if n were a multiple of 32 */
   void (*hide)(const nca_automaton *a, int32_t step, const uint8_t *y, int32_t n, uint8_t *h);
   /* (n, hidden) -> added to the n grid cells at x */

@@ -40,43 +40,53 @@ VNNI static void round_vnni(const float *x, size_t n, float inverse, int32_t zer
   }
 }
 
-/* 64 channels of three rows above each other: four bytes a channel, the last 0. */
-VNNI static inline void weave(const uint8_t *const rows[3], size_t at, __m512i *woven) {
-  const __m512i up = _mm512_loadu_si512(rows[0] + at), own = _mm512_loadu_si512(rows[1] + at);
-  const __m512i down = _mm512_loadu_si512(rows[2] + at), none = _mm512_setzero_si512();
-  const __m512i low = _mm512_unpacklo_epi8(up, own), high = _mm512_unpackhi_epi8(up, own);
-  const __m512i low_down = _mm512_unpacklo_epi8(down, none), high_down = _mm512_unpackhi_epi8(down, none);
-  woven[0] = _mm512_unpacklo_epi16(low, low_down);
-  woven[1] = _mm512_unpackhi_epi16(low, low_down);
-  woven[2] = _mm512_unpacklo_epi16(high, high_down);
-  woven[3] = _mm512_unpackhi_epi16(high, high_down);
+/* 64 channels of four rows above each other: four bytes a channel. */
+VNNI static inline void weave(const uint8_t *const rows[4], size_t at, __m512i *woven) {
+  const __m512i a = _mm512_loadu_si512(rows[0] + at), b = _mm512_loadu_si512(rows[1] + at);
+  const __m512i c = _mm512_loadu_si512(rows[2] + at), d = _mm512_loadu_si512(rows[3] + at);
+  const __m512i low = _mm512_unpacklo_epi8(a, b), high = _mm512_unpackhi_epi8(a, b);
+  const __m512i low_below = _mm512_unpacklo_epi8(c, d), high_below = _mm512_unpackhi_epi8(c, d);
+  woven[0] = _mm512_unpacklo_epi16(low, low_below);
+  woven[1] = _mm512_unpackhi_epi16(low, low_below);
+  woven[2] = _mm512_unpacklo_epi16(high, high_below);
+  woven[3] = _mm512_unpackhi_epi16(high, high_below);
 }
 
-VNNI static void perceive_vnni(const nca_automaton *a, int32_t step, const uint8_t *const rows[3], const uint16_t *columns,
-                               int32_t n, uint8_t *woven, uint8_t *y) {
+/* One kernel on 64 channels of n grid cells; those of the lower row read the woven rows from the second on. */
+VNNI static void convolve(const nca_automaton *a, int32_t step, int kernel, size_t chunk, int lower, const uint16_t *columns,
+                          int32_t n, const __m512i *woven, uint8_t *y) {
   const size_t c = a->channels;
+  const int8_t *taps = a->kernels + (kernel * c + chunk) * 12;
+  const int32_t *biases = a->kernel_bias + ((size_t)step * 2 + kernel) * c + chunk;
+  const float *scales = a->kernel_scales + kernel * c + chunk;
   const __m512i zero = _mm512_set1_epi16((short)a->zero[step]);
-  __m512i *w = (__m512i *)woven;
+  __m512i t[12], bias[4];
+  __m512 scale[4];
+  for (int j = 0; j < 12; j++) t[j] = _mm512_sll_epi32(_mm512_loadu_si512(taps + 64 * j), _mm_cvtsi32_si128(8 * lower));
+  for (int j = 0; j < 4; j++) bias[j] = _mm512_loadu_si512(biases + 16 * j), scale[j] = _mm512_loadu_ps(scales + 16 * j);
+  for (int32_t i = 0; i < n; i++) {
+    const __m512i *near = woven + 4 * columns[i];
+    __m512i v[4];
+    for (int j = 0; j < 4; j++) {
+      v[j] = dot(dot(dot(bias[j], near[j], t[j]), near[4 + j], t[4 + j]), near[8 + j], t[8 + j]);
+      v[j] = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_cvtepi32_ps(v[j]), scale[j]));
+    }
+    _mm512_storeu_si512(y + (i * 3 + kernel + 1) * c + chunk, narrow(v, zero));
+  }
+}
+
+VNNI static void perceive_vnni(const nca_automaton *a, int32_t step, const uint8_t *const rows[4], const uint16_t *columns,
+                               const int32_t n[2], uint8_t *woven, uint8_t *y) {
+  const size_t c = a->channels;
   for (size_t chunk = 0; chunk < c; chunk += 64) {
-    for (int32_t i = 0; i < a->grid + 2; i++) weave(rows, i * c + chunk, w + 4 * i);
-    for (int32_t i = 0; i < n; i++)
-      _mm512_storeu_si512(y + i * 3 * c + chunk, _mm512_loadu_si512(rows[1] + (columns[i] + 1) * c + chunk));
-    for (int kernel = 0; kernel < 2; kernel++) {
-      const int8_t *taps = a->kernels + (kernel * c + chunk) * 12;
-      const int32_t *bias = a->kernel_bias + ((size_t)step * 2 + kernel) * c + chunk;
-      const float *scales = a->kernel_scales + kernel * c + chunk;
-      __m512i t[12];
-      for (int j = 0; j < 12; j++) t[j] = _mm512_loadu_si512(taps + 64 * j);
-      for (int32_t i = 0; i < n; i++) {
-        const __m512i *near = w + 4 * columns[i];
-        __m512i v[4];
-        for (int j = 0; j < 4; j++) {
-          v[j] = dot(_mm512_loadu_si512(bias + 16 * j), near[j], t[j]);
-          v[j] = dot(dot(v[j], near[4 + j], t[4 + j]), near[8 + j], t[8 + j]);
-          v[j] = scaled(v[j], scales + 16 * j);
-        }
-        _mm512_storeu_si512(y + (i * 3 + kernel + 1) * c + chunk, narrow(v, zero));
-      }
+    for (int32_t i = 0; i < a->grid + 2; i++) weave(rows, i * c + chunk, (__m512i *)woven + 4 * i);
+    for (int lower = 0; lower < 2; lower++) {
+      const uint16_t *own = columns + (lower ? n[0] : 0);
+      uint8_t *to = y + (lower ? n[0] : 0) * 3 * c;
+      for (int32_t i = 0; i < n[lower]; i++)
+        _mm512_storeu_si512(to + i * 3 * c + chunk, _mm512_loadu_si512(rows[1 + lower] + (own[i] + 1) * c + chunk));
+      for (int kernel = 0; kernel < 2; kernel++)
+        convolve(a, step, kernel, chunk, lower, own, n[lower], (const __m512i *)woven, to);
     }
   }
 }
