@@ -16,7 +16,7 @@ home=${NCA_EDGE_HOME:-${service:+/opt/nca-edge}}
 home=${home:-$HOME/nca-edge}
 NCA_EDGE_SYSTEM=${NCA_EDGE_SYSTEM:-Raspberry Pi OS}
 
-[[ -n $wheel ]] || die "Which wheel? Usage: $0 [--service] nca_edge-VERSION-py3-none-any.whl [FOLDER_WITH_WHEELS]"
+[[ -n $wheel ]] || die "Which wheel? Usage: $0 [--service] nca_edge-VERSION-....whl [FOLDER_WITH_WHEELS]"
 [[ -f $wheel ]] || die "There is no file $wheel."
 [[ -z $wheels || -d $wheels ]] || die "There is no folder $wheels."
 [[ -z $service || $EUID == 0 ]] || die "A service needs the right to install it: sudo $0 --service $*"

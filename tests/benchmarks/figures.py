@@ -32,7 +32,7 @@ def span(value: float, interval: list[float]) -> str:
     return f"{value:.3f} ({interval[0]:.3f} - {interval[1]:.3f})"
 
 
-RUNTIMES = {"onnx": "ONNX Runtime", "litert": "LiteRT"}
+RUNTIMES = {"onnx": "ONNX Runtime", "litert": "LiteRT", "native": "compiled step"}
 Row = tuple[str, str, str, str]
 
 

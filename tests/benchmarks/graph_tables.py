@@ -38,10 +38,9 @@ def block_table(rows: dict[str, dict[str, float]]) -> str:
 def company_table(found: dict[str, Any]) -> str:
     """Markdown: eight calls, and what part of them one call and one batch take."""
     lines = [f"| | {found['cells']} calls | one call | one batch in the graph |", "|---|---|---|---|"]
-    lines += [
-        f"| {name} | {r['calls_ms']:.0f} ms | {r['call']:.2f} of it | {r['batch']:.2f} of it |"
-        for name, r in found["rows"].items()
-    ]
+    for name, r in found["rows"].items():
+        batch = f"{r['batch']:.2f} of it" if "batch" in r else "-"
+        lines.append(f"| {name} | {r['calls_ms']:.0f} ms | {r['call']:.2f} of it | {batch} |")
     return "\n".join(lines) + "\n"
 
 
