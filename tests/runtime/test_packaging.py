@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from importlib.metadata import entry_points, metadata, version
 from importlib.resources import files
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 import nca_edge
+from nca_edge.backends.native import library
 from nca_edge.samples import sample_fields
 
 ON_WHEEL = os.environ.get("NCA_EDGE_TEST_WHEEL") == "1"
@@ -85,3 +87,8 @@ def test_no_page_and_no_report_asks_another_machine() -> None:
     for path in texts:
         text = path.read_text("utf-8").replace("http://www.w3.org/2000/svg", "")  # a name of SVG, which nobody asks for
         assert not asked.search(text), path
+
+
+@pytest.mark.skipif(not ON_WHEEL or not shutil.which("cc"), reason="make test-bare runs this on the wheel, with a C compiler")
+def test_the_wheel_brings_the_compiled_step() -> None:
+    assert library.FILE.is_file()
