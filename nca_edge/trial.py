@@ -66,8 +66,7 @@ def problem(folder: Path, backend: str, precision: str, anew: bool = False, prov
     if memory["lived"].get(key) is True and not anew:
         return None
     patience_s = PROVIDER_PATIENCE_S if provider else PATIENCE_S
-    command = [sys.executable, "-m", "nca_edge.trial", str(folder), backend, precision, *asked]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command, environment = own_process("nca_edge.trial", str(folder), backend, precision, *asked)
     try:
         done = subprocess.run(
             command, env=environment, capture_output=True, text=True, timeout=patience_s, check=False, errors="replace"
@@ -84,6 +83,14 @@ def problem(folder: Path, backend: str, precision: str, anew: bool = False, prov
         memory["lived"][key] = True
         _write(memory)
     return None
+
+
+def own_process(module: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
+    """Command and environment by which a module of this very installation runs: ``-m`` would prefer a checkout that lies in the
+    working folder, and its backends."""
+    start = "import runpy, sys; sys.path[:1] == [''] and sys.path.pop(0); "
+    start += f"runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"
+    return [sys.executable, "-c", start, *arguments], {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
 def quickest_first(model: str, precision: str, names: Sequence[str]) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import numpy as np
 
 from nca_edge.errors import NcaEdgeError, UsageError
 from nca_edge.stopwatch import Stopwatch
+from nca_edge.trial import own_process
 
 PATIENCE_S = 1800.0
 LEAST_CALLS = 8
@@ -77,8 +77,7 @@ class Timing:
 
 def time_variant(question: Question) -> Timing:
     """Ask in a process of its own."""
-    command = [sys.executable, "-m", "nca_edge.bench.variant"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command, environment = own_process("nca_edge.bench.variant")
     given = json.dumps(asdict(question))
     failed = Timing(question.backend, question.precision, question.threads, False, None, provider=question.provider)
     try:

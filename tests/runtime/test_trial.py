@@ -92,3 +92,13 @@ def test_without_a_place_each_start_tries_again(monkeypatch: pytest.MonkeyPatch,
 
     monkeypatch.setattr(Path, "home", homeless)
     assert trial.problem(EDGE, "onnx", "fp32") is None
+
+
+def test_a_process_of_its_own_runs_this_installation_and_not_a_checkout_that_lies_around(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where `nca-edge doctor` is typed in the folder of a clone."""
+    (tmp_path / "nca_edge").mkdir()
+    (tmp_path / "nca_edge" / "__init__.py").write_text("raise ImportError('another nca_edge')")
+    monkeypatch.chdir(tmp_path)
+    assert trial.problem(find_bundle(None).resolve(), "onnx", "int8", anew=True) is None
