@@ -36,7 +36,7 @@ def answers() -> dict[str, Any]:
 
     bundle = load_bundle(find_bundle(None))
     logits, states = {}, {}
-    for backend, precision in [*sorted(bundle.file_of()), ("numpy", "fp32")]:
+    for backend, precision in variants(bundle):
         classifier = load(ModelChoice(None, backend, precision, threads=1, trial=False))
         answer = classifier.answer(from_8bit(bundle.golden_views))
         logits[f"{backend} {precision}"] = answer.logits.tolist()
@@ -46,6 +46,13 @@ def answers() -> dict[str, Any]:
     (reading,) = observe(file_frames(field, [field]), classifier)
     cells = [[c.prediction.label, c.prediction.confidence, c.detection.box.x, c.detection.box.y] for c in reading.cells]
     return {"machine": platform.machine(), "bundle": bundle.sha256, "logits": logits, "states": states, "field": cells}
+
+
+def variants(bundle: Any) -> list[tuple[str, str]]:
+    """Backend and precision of all that run here; the compiled step asks for AVX-512 VNNI, or a 64-bit ARM."""
+    from nca_edge.trial import installed
+
+    return [variant for variant in [*sorted(bundle.file_of()), ("numpy", "fp32")] if installed(variant[0])]
 
 
 def threads() -> dict[str, list[int]]:
@@ -60,7 +67,7 @@ def threads() -> dict[str, list[int]]:
     before = len(list(tasks.iterdir()))  # the main thread, and the emulator's own, which have no numbers or the number 0
     bundle, done = load_bundle(find_bundle(None)), threading.Event()
     view, numbers, alive = from_8bit(bundle.golden_views[:1]), {}, []
-    for backend, precision in [*sorted(bundle.file_of()), ("numpy", "fp32")]:
+    for backend, precision in variants(bundle):
         classifier = load(ModelChoice(None, backend, precision, threads=1, trial=False))
         pair = numbers[f"{backend} {precision}"] = [0, 0]
         for which, cells in enumerate((1, 1 + MORE)):

@@ -25,6 +25,7 @@ from nca_edge.differential import clopper_pearson
 from nca_edge.labelled import LabelledImage, half, read_labelled
 from nca_edge.preprocess import cell_view, correct, crop_background
 from nca_edge.records import Image32
+from nca_edge.trial import installed
 
 NAMES = Path(__file__).with_name("ten_classes.json")
 AGREEMENT, LOSS, RELATIVE = 0.99, 0.003, 1e-3
@@ -102,7 +103,7 @@ def measure(folder: Path, fold: str, um_per_px: float, model: str | None, cells:
     expected, answers = looked_at(reference, views)
     right, look_right = int((answers == truth).sum()), int((expected.logits.argmax(1) == truth).sum())
     variants = []
-    for backend, precision in sorted(reference.bundle.file_of()):
+    for backend, precision in sorted(v for v in reference.bundle.file_of() if installed(v[0])):
         found, best = looked_at(load(ModelChoice(model, backend, precision, threads=1)), views)
         agree, true = int((best == answers).sum()), int((best == truth).sum())
         once = found.logits.argmax(1)
