@@ -47,7 +47,7 @@ def build(form: str, precision: str, automaton: Automaton, probe: bool = False) 
     Parameters
     ----------
     form : name of one of ``nca_edge.formats.FORMATS``
-    probe : also give what lies inside each step, for ``parity``
+    probe : also give what lies inside each step; of the compiled step ``inside`` does
 
     Raises
     ------
@@ -92,17 +92,15 @@ def runner(form: str, graph: bytes, threads: int = 1) -> Run:
 
 def inside(form: str, precision: str, automaton: Automaton) -> Run:
     """What lies inside each step too, as ``parity`` compares it; of the compiled step, which tells nothing, by its equal."""
-    if form != "native":
+    if form != "native" or automaton.reach is None:
         return runner(form, build(form, precision, automaton, probe=True))
-    m = _with_fixed_image(automaton)
-    equal = equalise(m.weights, m.reach) if m.reach is not None else None
+    equal = equalise(_with_fixed_image(automaton).weights, automaton.reach)
+    by = {"perceived": equal.perceived, "hidden": equal.hidden, "delta": equal.perceived[: automaton.architecture.channels]}
     numpy = NumpyNative(read_graph("", build(form, precision, automaton)))
 
     def run(images: Image32) -> Outputs:
         found = numpy(images[0])
-        if equal is not None:
-            by = {"perceived": equal.perceived, "hidden": equal.hidden, "delta": equal.perceived[: m.architecture.channels]}
-            found |= {name: value / by[kind] for name, value in found.items() if (kind := name.partition("/")[0]) in by}
+        found |= {name: value / by[kind] for name, value in found.items() if (kind := name.partition("/")[0]) in by}
         return {name: value[None] for name, value in found.items()}
 
     return _one_by_one(run)

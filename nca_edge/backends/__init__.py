@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nca_edge.backends.litert import LitertBackend
-from nca_edge.backends.native import NativeBackend, instructions
+from nca_edge.backends.native import NativeBackend
 from nca_edge.backends.onnx import CPU, KEEP_CPU, OnnxBackend, gpu_providers, short
 from nca_edge.backends.protocol import Answer, Backend
 from nca_edge.backends.reference import NumpyBackend, firing_lines
@@ -17,7 +17,7 @@ from nca_edge.errors import UsageError
 
 __all__ = [
     "BACKENDS", "CPU", "KEEP_CPU", "Answer", "Backend", "LitertBackend", "NativeBackend", "NumpyBackend", "OnnxBackend",
-    "firing_lines", "gpu_providers", "instructions", "resolve", "short",
+    "firing_lines", "gpu_providers", "resolve", "short",
 ]  # fmt: skip
 
 BACKENDS = ("native", "onnx", "litert", "numpy")

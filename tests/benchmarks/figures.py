@@ -43,15 +43,11 @@ def naming_rows() -> list[Row]:
     accuracy = percent(home["accuracy"], [home["accuracy_low"], home["accuracy_high"]])
     sure = f"{100 * home['coverage']:.1f} %, {100 * home['accuracy_when_sure']:.1f} %"
     right = percent(away["right"] / away["found"], away["right_interval"])
+    calibration = span(home["calibration_error"], home["calibration_error_interval"])
     return [
         ("ten classes right, Acevedo-20 fold 3b, an artefact answer is an error", accuracy, cells, file),
         ("macro-F1 there", span(home["macro_f1"], home["macro_f1_interval"]), cells, file),
-        (
-            "expected calibration error there",
-            span(home["calibration_error"], home["calibration_error_interval"]),
-            cells,
-            file,
-        ),
+        ("expected calibration error there", calibration, cells, file),
         ("answers that are not unsure there, and how many of these are right", sure, cells, file),
         *(
             (

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from nca_edge.automaton import Architecture, pool
 from nca_edge.backends.native.graph import NativeGraph, read_graph
 from nca_edge.backends.native.layout import aligned, lay_out
-from nca_edge.backends.native.library import instructions, load
+from nca_edge.backends.native.library import load
 from nca_edge.backends.protocol import Answer
 from nca_edge.backends.reference import folded
 from nca_edge.errors import BundleError
 from nca_edge.records import Image32
 from nca_edge.threads import MOST, allowed, each
 
-__all__ = ["NativeBackend", "NativeGraph", "head", "instructions", "read_graph", "unalike"]
+__all__ = ["NativeBackend", "NativeGraph", "head", "read_graph", "unalike"]
 
 
 class NativeBackend:

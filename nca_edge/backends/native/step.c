@@ -13,7 +13,7 @@ static const nca_kernels *find_kernels(int32_t number, const char **name) { retu
 #endif
 
 enum {
-  ROWS = 4,          /* of a pass: some 128 grid cells fire in them; half and twice as many take longer */
+  ROWS = 4,          /* of a pass: some 128 grid cells fire in them; export/README.md has other numbers */
   RING = 2 * ROWS,   /* rows in 8 bits that a step keeps: those of the pass, one above and one below */
   AHEAD = 4,         /* steps that follow one another through the grid, a pass behind: they find its rows in the cache */
   WOVEN = 256,       /* bytes of a column: 64 channels of four rows */
