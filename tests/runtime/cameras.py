@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -120,18 +121,13 @@ def to_http(port: int, state: Path) -> int:
     return 0
 
 
-STUB = """#!{python}
-import runpy, sys
-sys.argv = [{program!r}, "stdout", "-", {state!r}]
-runpy.run_path({program!r}, run_name="__main__")
-"""
-
-
 def stub_rpicam(folder: Path, state: Path) -> Path:
     """An executable ``rpicam-vid`` in ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "rpicam-vid"
-    path.write_text(STUB.format(python=sys.executable, program=str(Path(__file__).resolve()), state=str(state)), "utf-8")
+    # by the shell: a `#!` line cannot name a Python whose path holds a space
+    command = shlex.join([sys.executable, str(Path(__file__).resolve()), "stdout", "-", str(state)])
+    path.write_text(f"#!/bin/sh\nexec {command}\n", "utf-8")
     path.chmod(0o755)
     return path
 
