@@ -23,12 +23,8 @@ def test_the_pi_program_is_metered_once_and_then_held(tmp_path: Path, monkeypatc
     (tmp_path / "state").write_text("on")
     stub = cameras.stub_rpicam(tmp_path / "bin", tmp_path / "state")
     told = '[{"ExposureTime": 1}, {"ExposureTime": 8123, "AnalogueGain": 1.5, "ColourGains": [1.25, 2.0]}]'
-    text = stub.read_text()
-    stub.write_text(
-        text.replace(
-            "import runpy, sys\n", f"import runpy, sys\nif '--metadata' in sys.argv:\n    print({told!r})\n    sys.exit()\n"
-        )
-    )
+    metering = f"case \" $* \" in *' --metadata '*) echo '{told}'; exit;; esac"
+    stub.write_text(stub.read_text().replace("#!/bin/sh\n", f"#!/bin/sh\n{metering}\n"))
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
     source = open_uri("rpicam:0")
     settings = source.open()
