@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from nca_edge.automaton import Architecture, Fire, Weights, pack_fire
 from nca_edge.backends import firing_lines
-from nca_edge.backends.native import NativeGraph, head, unalike
+from nca_edge.backends.native import NativeGraph, head
 from nca_edge.backends.reference import Lines, folded
 from nca_edge.bundle_writer import packed
 from nca_edge.records import Image32
@@ -67,8 +67,8 @@ class NumpyNative:
         found: dict[str, NDArray[np.float32]] = {}
         for step, fire in enumerate(graph.fire):
             inside = self.step(state, step, fire)
-            plain = np.empty_like(state)
-            unalike(state, pixels, graph, plain)
+            plain = (state * (np.float32(1) / self.x["factors"])).astype(np.float32)
+            plain[..., : a.image_channels] = pixels  # to the bit
             found |= {f"{name}/{step + 1}": value for name, value in {**inside, "state": plain}.items()}
             if step + 1 == graph.mask_step:
                 found["mask_state"] = plain

@@ -18,7 +18,7 @@ from nca_edge.errors import BundleError
 from nca_edge.records import Image32
 from nca_edge.threads import MOST, allowed, each
 
-__all__ = ["NativeBackend", "NativeGraph", "head", "read_graph", "unalike"]
+__all__ = ["NativeBackend", "NativeGraph", "head", "read_graph"]
 
 
 class NativeBackend:
@@ -32,17 +32,17 @@ class NativeBackend:
             raise BundleError(f"{file}: is of another automaton than the manifest; export the bundle again.")
         self.library = load()
         self.automaton, self._arrays = lay_out(self.graph, bool(self.library.nca_signed()))
-        self.idle: SimpleQueue[tuple[Image32, NDArray[np.uint8]]] = SimpleQueue()
-        """States and scratch memory, one of each for a thread."""
+        self.idle: SimpleQueue[NDArray[np.uint8]] = SimpleQueue()
+        """Memory of a cell, one for each thread."""
 
     def __call__(self, images: Image32) -> Answer:
         a, n = self.architecture, len(images)
         images = np.ascontiguousarray(images, np.float32)
         logits = np.empty((n, a.classes), np.float32)
         states = np.empty((n, a.grid, a.grid, a.channels), np.float32)
-        mask_states = states if self.graph.mask_step is None else np.empty_like(states)
+        mask_states = states if self.graph.mask_step in (None, a.steps) else np.empty_like(states)
         while self.idle.qsize() < max(1, min(self.threads, n, MOST)):
-            self.idle.put(self._memory())
+            self.idle.put(aligned(np.zeros(self.library.nca_memory(ctypes.byref(self.automaton)), np.uint8), np.uint8))
 
         def answer(cell: int) -> None:
             """Into its place: states of several megabytes are not copied."""
@@ -53,25 +53,15 @@ class NativeBackend:
             each(answer, range(n))
         return Answer(logits, states, mask_states)
 
-    def _memory(self) -> tuple[Image32, NDArray[np.uint8]]:
-        grid, bytes_ = self.architecture.grid, self.library.nca_scratch(ctypes.byref(self.automaton))
-        state = np.zeros((grid, grid, self.automaton.channels), np.float32)
-        return aligned(state, np.float32), aligned(np.zeros(bytes_, np.uint8), np.uint8)
-
     def _run(self, image: Image32, last: Image32, at_mask_step: Image32) -> None:
         """One cell; its states are written to ``last`` and ``at_mask_step``."""
-        a, graph = self.architecture, self.graph
+        a, pixels = self.architecture, np.ascontiguousarray(folded(self.architecture, image))
         memory = self.idle.get()
         try:
-            state, scratch = memory
-            pixels, first = folded(a, image), a.image_channels
-            np.multiply(pixels, graph.arrays["factors"][:first], out=state[..., :first])
-            state[..., first:] = 0
             done = 0
-            for step, into in ((graph.mask_step, at_mask_step), (a.steps, last)):
-                if step is not None:
-                    self.library.nca_run(ctypes.byref(self.automaton), _at(state), _at(scratch), done, step)
-                    unalike(state[..., : a.channels], pixels, graph, into)
+            for step, into in ((self.graph.mask_step, at_mask_step), (a.steps, last)):
+                if step not in (None, done):
+                    self.library.nca_run(ctypes.byref(self.automaton), _at(pixels), _at(memory), done, step, _at(into))
                     done = step
         finally:
             self.idle.put(memory)
@@ -79,17 +69,6 @@ class NativeBackend:
 
 def _at(array: NDArray[np.generic]) -> ctypes.c_void_p:
     return ctypes.c_void_p(array.ctypes.data)
-
-
-def unalike(state: Image32, pixels: Image32, graph: NativeGraph, into: Image32) -> None:
-    """Write the state as the reference has it; the image's channels to the bit, which a factor there and back is not.
-
-    Parameters
-    ----------
-    pixels : (grid, grid, image_channels)
-    """
-    np.multiply(state, np.float32(1) / graph.arrays["factors"], out=into)
-    into[..., : graph.architecture.image_channels] = pixels
 
 
 def head(state: Image32, graph: NativeGraph) -> NDArray[np.float32]:

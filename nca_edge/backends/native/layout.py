@@ -18,9 +18,9 @@ LARGEST = 2**30
 
 
 KINDS = {
-    "kernels": np.int8, "kernel_scales": np.float32, "w1": np.int8, "w2": np.int8, "inverse": np.float32, "zero": np.int32,
-    "kernel_bias": np.int32, "bias1": np.int32, "scale1": np.float32, "bias2": np.int32, "scale2": np.float32,
-    "starts": np.int32, "columns": np.uint16,
+    "factors": np.float32, "divisors": np.float32, "kernels": np.int8, "kernel_scales": np.float32, "w1": np.int8,
+    "w2": np.int8, "inverse": np.float32, "zero": np.int32, "kernel_bias": np.int32, "bias1": np.int32, "scale1": np.float32,
+    "bias2": np.int32, "scale2": np.float32, "starts": np.int32, "columns": np.uint16,
 }  # fmt: skip
 """Arrays of ``nca_automaton``, in its order."""
 
@@ -29,7 +29,7 @@ class Automaton(ctypes.Structure):
     """``nca_automaton``."""
 
     _fields_ = [
-        *((name, ctypes.c_int32) for name in ("grid", "channels", "hidden")),
+        *((name, ctypes.c_int32) for name in ("grid", "channels", "hidden", "seen", "pixels")),
         *((name, ctypes.c_void_p) for name in KINDS),
     ]
 
@@ -47,13 +47,15 @@ def lay_out(graph: NativeGraph, signed: bool) -> tuple[Automaton, Arrays]:
     scale, between, zero = (x[name][:, None] for name in ("scale", "between", "zero"))
     zero = zero.astype(np.int32) - offset
     made: Arrays = {
-        "kernels": np.stack([_taps(x[name], channels) for name in ("k1", "k2")]),
-        "kernel_scales": np.stack([_woven(_wide(x[f"{name}_scales"], channels)) for name in ("k1", "k2")]),
-        "w1": _by_fours(_wide(_wide(x["w1"].reshape(a.hidden, 3, a.channels), channels), hidden, 0).reshape(hidden, -1)),
+        "factors": x["factors"],
+        "divisors": np.float32(1) / x["factors"],
+        "kernels": _taps(*(_wide(x[name], channels, 0) for name in ("k1", "k2"))),
+        "kernel_scales": _woven(*(_wide(x[f"{name}_scales"], channels) for name in ("k1", "k2"))),
+        "w1": _by_fours(_as_perceived(_wide(_wide(x["w1"].reshape(a.hidden, 3, a.channels), channels), hidden, 0))),
         "w2": _by_fours(_wide(_wide(x["w2"], hidden), channels, 0)),
         "inverse": np.float32(1) / x["scale"],
         "zero": zero[:, 0],
-        "kernel_bias": np.stack([_woven(_wide(_biases(x, name, scale, zero), channels)) for name in ("k1", "k2")], 1),
+        "kernel_bias": _woven(*(_wide(_biases(x, name, scale, zero), channels) for name in ("k1", "k2"))),
         "bias1": _wide(_biases(x, "w1", scale, zero), hidden),
         "scale1": _wide(scale * x["w1_scales"] / between, hidden),
         "bias2": _wide(offset * x["w2"].astype(np.int32).sum(1), channels),
@@ -65,7 +67,7 @@ def lay_out(graph: NativeGraph, signed: bool) -> tuple[Automaton, Arrays]:
     for name, kind in KINDS.items():
         made[name] = aligned(made[name], kind)
     pointers = (made[name].ctypes.data for name in KINDS)
-    return Automaton(a.grid, channels, hidden, *pointers), made
+    return Automaton(a.grid, channels, hidden, a.channels, a.image_channels, *pointers), made
 
 
 def aligned(array: NDArray[Any], kind: Any) -> NDArray[Any]:
@@ -89,22 +91,35 @@ def _wide(array: NDArray[Any], size: int, axis: int = -1) -> NDArray[Any]:
     return np.pad(array, widths)
 
 
-def _woven(array: NDArray[Any]) -> NDArray[Any]:
-    """(..., channels): in each chunk the order in which lanes of 16 are unpacked, four channels at a time."""
-    parts = array.reshape(*array.shape[:-1], -1, 4, 4, 4)
-    return parts.swapaxes(-3, -2).reshape(array.shape)
+def _woven(first: NDArray[Any], second: NDArray[Any]) -> NDArray[Any]:
+    """Of both kernels (..., channels) -> (..., chunks * 2 halves * 2 kernels * 2 parts * 4 lanes * 4 channels): in each chunk
+    the order in which lanes of 16 are unpacked, four channels at a time."""
+    both = np.stack([first, second], -2)
+    parts = both.reshape(*both.shape[:-1], -1, 4, 2, 2, 4)  # kernel, chunk, lane, half, part, channel
+    axes = len(first.shape) - 1
+    order = (*range(axes), *(axes + i for i in (1, 3, 0, 4, 2, 5)))
+    return parts.transpose(order).reshape(*first.shape[:-1], -1)
 
 
-def _taps(kernel: NDArray[np.int8], channels: int) -> NDArray[np.int8]:
-    """(channels, 9) -> (chunks, column, part, lane, channel, row), a fourth row being 0."""
-    by_column = _wide(_wide(kernel.reshape(-1, 3, 3), channels, 0).transpose(2, 0, 1), 4)
-    lanes = by_column.reshape(3, channels // CHUNK, 4, 4, 4, 4)
-    return lanes.transpose(1, 0, 3, 2, 4, 5)
+def _taps(first: NDArray[np.int8], second: NDArray[np.int8]) -> NDArray[np.int8]:
+    """Of both kernels (channels, 9) -> (chunks * 2 halves * 2 kernels * 2 parts, 3 columns, 4 lanes * 4 channels, 4 rows), the
+    fourth row being 0."""
+    columns = [_wide(_woven(first[:, i::3].T, second[:, i::3].T), 4, 0) for i in range(3)]  # (rows, channels) each
+    return np.stack(columns).reshape(3, 4, -1, 16).transpose(2, 0, 3, 1)
+
+
+def _as_perceived(weights: NDArray[np.int8]) -> NDArray[np.int8]:
+    """(outputs, 3, channels) -> (outputs, 3 * channels) in the order in which the step perceives: of a chunk its own, then 8
+    channels by the first kernel and by the second, and again, first those of half 0 and then those of half 1."""
+    own, by_kernels = weights[:, :1], weights[:, 1:]
+    chunks = own.reshape(len(weights), -1, CHUNK)
+    halves = by_kernels.reshape(len(weights), 2, -1, 4, 2, 8).transpose(0, 2, 4, 3, 1, 5)  # chunk, half, lane, kernel, channel
+    return np.concatenate([chunks, halves.reshape(len(weights), -1, 2 * CHUNK)], 2).reshape(len(weights), -1)
 
 
 def _by_fours(weights: NDArray[np.int8]) -> NDArray[np.int8]:
-    """(outputs, inputs) -> (inputs / 4, outputs, 4)."""
-    return weights.reshape(len(weights), -1, 4).swapaxes(0, 1)
+    """(outputs, inputs) -> (outputs / 16, inputs / 4, 16, 4)."""
+    return weights.reshape(len(weights) // 16, 16, -1, 4).swapaxes(1, 2)
 
 
 def _biases(x: Arrays, name: str, scale: NDArray[np.float32], zero: NDArray[np.int32]) -> NDArray[np.int32]:

@@ -21,7 +21,7 @@ def find() -> tuple[ctypes.CDLL | None, str]:
         library = ctypes.CDLL(str(FILE))
     except OSError as error:
         return None, f"the compiled step cannot be loaded ({error})"
-    library.nca_choose.restype, library.nca_scratch.restype = ctypes.c_char_p, ctypes.c_size_t
+    library.nca_choose.restype, library.nca_memory.restype = ctypes.c_char_p, ctypes.c_size_t
     name = library.nca_choose(0)
     if name is None:
         return None, "this CPU lacks AVX-512 VNNI"

@@ -35,8 +35,7 @@ TARGET static inline void NAME(weave)(const uint8_t *const rows[4], size_t at, i
 }
 
 /* Three columns of four taps, of four channels. */
-TARGET static inline int32x4_t NAME(convolved)(int32x4_t sum, const int8_t *near, const int8x16_t taps[3]) {
-  const int8x16_t a = vld1q_s8(near), b = vld1q_s8(near + 64), c = vld1q_s8(near + 128);
+TARGET static inline int32x4_t NAME(convolved)(int32x4_t sum, int8x16_t a, int8x16_t b, int8x16_t c, const int8x16_t taps[3]) {
   const int8x16_t ta = taps[0], tb = taps[1], tc = taps[2];
 #ifdef DOT
   return vdotq_s32(vdotq_s32(vdotq_s32(sum, a, ta), b, tb), c, tc);
@@ -48,30 +47,31 @@ TARGET static inline int32x4_t NAME(convolved)(int32x4_t sum, const int8_t *near
 #endif
 }
 
-/* One kernel on 16 channels of n grid cells; those of the lower row read the woven rows from the second on. */
-TARGET static void NAME(convolve)(const nca_automaton *a, int32_t step, int kernel, size_t group, int lower,
+/* What n grid cells perceive in 16 channels: those of a half, by both kernels. Cells of the lower row read the woven rows from
+   the second on. */
+TARGET static void NAME(convolve)(const nca_automaton *a, int32_t step, size_t group, int half, int lower,
                                   const uint16_t *columns, int32_t n, const int8_t *woven, int8_t *y) {
-  const size_t c = a->channels, chunk = group & ~(size_t)63, lane = group & 63;
-  const int8_t *taps = a->kernels + (kernel * c + chunk) * 12 + lane;
-  const int32_t *biases = a->kernel_bias + ((size_t)step * 2 + kernel) * c + chunk + lane / 4;
-  const float *scales = a->kernel_scales + kernel * c + chunk + lane / 4;
+  const size_t c = a->channels, lane = group & 63, first = 2 * (group - lane) + 64 * half;
+  const int8_t *taps = a->kernels + 12 * first + lane;
+  const int32_t *biases = a->kernel_bias + (size_t)step * 2 * c + first + lane / 4;
+  const float *scales = a->kernel_scales + first + lane / 4;
   const int16x8_t zero = vdupq_n_s16((int16_t)a->zero[step]);
   const int32x4_t shift = vdupq_n_s32(8 * lower);
-  int8x16_t t[4][3];
+  int8x16_t t[12];
   int32x4_t bias[4];
   float32x4_t scale[4];
-  for (int j = 0; j < 4; j++) {
-    for (int i = 0; i < 3; i++)
-      t[j][i] = vreinterpretq_s8_s32(vshlq_s32(vreinterpretq_s32_s8(vld1q_s8(taps + 256 * i + 64 * j)), shift));
-    bias[j] = vld1q_s32(biases + 16 * j), scale[j] = vld1q_f32(scales + 16 * j);
-  }
-  for (int32_t i = 0; i < n; i++) {
+  for (int j = 0; j < 12; j++) t[j] = vreinterpretq_s8_s32(vshlq_s32(vreinterpretq_s32_s8(vld1q_s8(taps + 64 * j)), shift));
+  for (int j = 0; j < 4; j++) bias[j] = vld1q_s32(biases + 16 * j), scale[j] = vld1q_f32(scales + 16 * j);
+  for (int32_t i = 0; i < n; i++, y += 3 * c) {
+    const int8_t *near = woven + 64 * columns[i] + 32 * half;
+    int8x16_t x[3][2];
     int32x4_t v[4];
+    for (int j = 0; j < 6; j++) x[j / 2][j % 2] = vld1q_s8(near + 64 * (j / 2) + 16 * (j % 2));
     for (int j = 0; j < 4; j++) {
-      v[j] = NAME(convolved)(bias[j], woven + 64 * columns[i] + 16 * j, t[j]);
+      v[j] = NAME(convolved)(bias[j], x[0][j % 2], x[1][j % 2], x[2][j % 2], t + 3 * j);
       v[j] = vcvtnq_s32_f32(vmulq_f32(vcvtq_f32_s32(v[j]), scale[j]));
     }
-    vst1q_s8(y + (i * 3 + kernel + 1) * c + group, NAME(narrow)(v, zero));
+    vst1q_s8(y + 64 + 64 * half, NAME(narrow)(v, zero));
   }
 }
 
@@ -83,17 +83,16 @@ TARGET static void NAME(perceive)(const nca_automaton *a, int32_t step, const ui
     for (int32_t i = 0; i < a->grid + 2; i++) NAME(weave)(rows, i * c + group, w + 64 * i);
     for (int lower = 0; lower < 2; lower++) {
       const uint16_t *own = columns + (lower ? n[0] : 0);
-      int8_t *to = (int8_t *)y + (lower ? n[0] : 0) * 3 * c;
+      int8_t *to = (int8_t *)y + (lower ? n[0] : 0) * 3 * c + 3 * (group & ~(size_t)63) + (group & 63);
       for (int32_t i = 0; i < n[lower]; i++)
-        vst1q_s8(to + i * 3 * c + group, vld1q_s8((const int8_t *)rows[1 + lower] + (own[i] + 1) * c + group));
-      for (int kernel = 0; kernel < 2; kernel++) NAME(convolve)(a, step, kernel, group, lower, own, n[lower], w, to);
+        vst1q_s8(to + i * 3 * c, vld1q_s8((const int8_t *)rows[1 + lower] + (own[i] + 1) * c + group));
+      for (int half = 0; half < 2; half++) NAME(convolve)(a, step, group, half, lower, own, n[lower], w, to);
     }
   }
 }
 
 /* 4 grid cells times 16 outputs. */
-TARGET static inline void NAME(product)(const int8_t *x, size_t k, const int8_t *w, size_t outputs, const int32_t *bias,
-                                        int32x4_t s[4][4]) {
+TARGET static inline void NAME(product)(const int8_t *x, size_t k, const int8_t *w, const int32_t *bias, int32x4_t s[4][4]) {
 #ifdef DOT
   for (int r = 0; r < 4; r++)
     for (int j = 0; j < 4; j++) s[r][j] = vld1q_s32(bias + 4 * j);
@@ -102,7 +101,7 @@ TARGET static inline void NAME(product)(const int8_t *x, size_t k, const int8_t 
     for (int r = 0; r < 4; r++) v[r] = vld1q_s8(x + r * k + i);
 #define FOUR(lane)                                                                        \
   for (int j = 0; j < 4; j++) {                                                           \
-    const int8x16_t t = vld1q_s8(w + (i + 4 * lane) * outputs + 16 * j);                  \
+    const int8x16_t t = vld1q_s8(w + 16 * (i + 4 * lane + j));                            \
     for (int r = 0; r < 4; r++) s[r][j] = vdotq_laneq_s32(s[r][j], t, v[r], lane);        \
   }
     FOUR(0)
@@ -117,9 +116,9 @@ TARGET static inline void NAME(product)(const int8_t *x, size_t k, const int8_t 
     for (int r = 0; r < 4; r++)
       for (int j = 0; j < 2; j++) p[r][j][0] = p[r][j][1] = vdupq_n_s32(0);
     for (size_t i = 0; i < k; i += 8) {
-      const int8_t *at = w + i * outputs + 16 * side;
+      const int8_t *at = w + 16 * (i + side);
       const int8x16_t t[2] = {vld1q_s8(at), vld1q_s8(at + 16)};
-      const int8x16_t u[2] = {vld1q_s8(at + 4 * outputs), vld1q_s8(at + 4 * outputs + 16)};
+      const int8x16_t u[2] = {vld1q_s8(at + 64), vld1q_s8(at + 80)};
       for (int r = 0; r < 4; r++) {
         const int32x2_t eight = vreinterpret_s32_s8(vld1_s8(x + r * k + i));
         const int8x16_t a = vreinterpretq_s8_s32(vdupq_lane_s32(eight, 0)), b = vreinterpretq_s8_s32(vdupq_lane_s32(eight, 1));
@@ -143,7 +142,7 @@ TARGET static void NAME(hide)(const nca_automaton *a, int32_t step, const uint8_
   for (int32_t i = 0; i < n; i += 4)
     for (size_t o = 0; o < outputs; o += 16) {
       int32x4_t s[4][4];
-      NAME(product)((const int8_t *)y + i * k, k, a->w1 + o * 4, outputs, a->bias1 + at + o, s);
+      NAME(product)((const int8_t *)y + i * k, k, a->w1 + o * k, a->bias1 + at + o, s);
       for (int r = 0; r < 4; r++) {
         for (int j = 0; j < 4; j++) s[r][j] = NAME(scaled)(s[r][j], a->scale1 + at + o + 4 * j);
         vst1q_s8((int8_t *)h + (i + r) * outputs + o, NAME(narrow)(s[r], zero));
@@ -156,7 +155,7 @@ TARGET static void NAME(change)(const nca_automaton *a, int32_t step, const uint
   for (int32_t i = 0; i < n; i += 4)
     for (size_t o = 0; o < outputs; o += 16) {
       int32x4_t s[4][4];
-      NAME(product)((const int8_t *)h + i * k, k, a->w2 + o * 4, outputs, a->bias2 + o, s);
+      NAME(product)((const int8_t *)h + i * k, k, a->w2 + o * k, a->bias2 + o, s);
       for (int r = 0; r < 4 && i + r < n; r++)
         for (int j = 0; j < 4; j++) {
           float *to = x[i + r] + o + 4 * j;

@@ -33,28 +33,48 @@ const char *nca_choose(int32_t number) {
 
 int32_t nca_signed(void) { return kernels->signed_bytes; }
 
+/* Of one cell. */
 typedef struct {
+  const float *image; /* (grid, grid, pixels) */
+  float *seen;        /* (grid, grid, seen): where the state is written after the last step */
+  float *state;
   uint8_t *rings, *woven, *y, *h;
   float **x;
-} scratch;
+} memory;
 
 static size_t ring_bytes(const nca_automaton *a) { return (size_t)RING * (a->grid + 2) * a->channels; }
 
-static size_t divide(const nca_automaton *a, uint8_t *memory, scratch *s) {
+static size_t divide(const nca_automaton *a, uint8_t *bytes, memory *m) {
   const size_t cells = (size_t)ROWS * a->grid + SPARE;
-  uint8_t *next = memory;
-  s->rings = next, next += AHEAD * ring_bytes(a);
-  s->woven = next, next += (size_t)(a->grid + 2) * WOVEN;
-  s->y = next, next += cells * 3 * a->channels;
-  s->h = next, next += cells * a->hidden;
-  s->x = (float **)next, next += cells * sizeof(float *);
-  return (size_t)(next - memory);
+  uint8_t *next = bytes;
+  m->state = (float *)next, next += sizeof(float) * a->grid * a->grid * a->channels;
+  m->rings = next, next += AHEAD * ring_bytes(a);
+  m->woven = next, next += (size_t)(a->grid + 2) * WOVEN;
+  m->y = next, next += cells * 3 * a->channels;
+  m->h = next, next += cells * a->hidden;
+  m->x = (float **)next, next += cells * sizeof(float *);
+  return (size_t)(next - bytes);
 }
 
-/* Bytes that nca_run needs besides the state. */
-size_t nca_scratch(const nca_automaton *a) {
-  scratch s;
-  return divide(a, NULL, &s);
+/* Bytes that a cell needs from its first step to its last. */
+size_t nca_memory(const nca_automaton *a) {
+  memory m;
+  return divide(a, NULL, &m);
+}
+
+/* A row as the image gives it: all but its channels are 0. */
+static void begin_row(const nca_automaton *a, const float *image, float *state) {
+  memset(state, 0, sizeof(float) * a->grid * a->channels);
+  for (int32_t i = 0; i < a->grid; i++, state += a->channels, image += a->pixels)
+    for (int32_t c = 0; c < a->pixels; c++) state[c] = image[c] * a->factors[c];
+}
+
+/* A row as the caller sees it; the image's channels to the bit, which a factor there and back is not. */
+static void end_row(const nca_automaton *a, const float *image, const float *state, float *seen) {
+  for (int32_t i = 0; i < a->grid; i++, state += a->channels, image += a->pixels, seen += a->seen) {
+    for (int32_t c = a->pixels; c < a->seen; c++) seen[c] = state[c] * a->divisors[c];
+    memcpy(seen, image, sizeof(float) * a->pixels);
+  }
 }
 
 /* A row into 8 bits, with what lies beyond both ends: the borders are mirrors. */
@@ -72,12 +92,16 @@ static int32_t mirrored(int32_t row, int32_t grid) {
   return inside < 0 ? 0 : inside;
 }
 
-/* One step of the rows from `first` on. The row below them is rounded before any of these changes. */
-static void pass(const nca_automaton *a, int32_t step, int32_t first, float *state, uint8_t *ring, const scratch *s) {
+/* One step of the rows from `first` on, the last one that the caller asks for or not. The row below them is rounded before any
+   of these changes. */
+static void pass(const nca_automaton *a, int32_t step, int32_t first, int last, uint8_t *ring, const memory *m) {
   const int32_t g = a->grid, end = first + ROWS < g ? first + ROWS : g;
   const size_t c = a->channels, line = (g + 2) * c;
   int32_t n = 0;
-  for (int32_t row = first ? first + 1 : 0; row <= end && row < g; row++) round_row(a, step, state, row, ring);
+  for (int32_t row = first ? first + 1 : 0; row <= end && row < g; row++) {
+    if (!step) begin_row(a, m->image + (size_t)row * g * a->pixels, m->state + row * g * c);
+    round_row(a, step, m->state, row, ring);
+  }
   for (int32_t row = first; row < end; row += 2) {
     const int32_t *start = a->starts + (size_t)step * g + row, below = row + 1 < g;
     const int32_t counts[2] = {start[1] - start[0], below ? start[2] - start[1] : 0};
@@ -85,25 +109,28 @@ static void pass(const nca_automaton *a, int32_t step, int32_t first, float *sta
     const uint8_t *rows[4];
     if (!counts[0] && !counts[1]) continue;
     for (int i = 0; i < 4; i++) rows[i] = ring + (mirrored(row + i - 1, g) % RING) * line;
-    kernels->perceive(a, step, rows, columns, counts, s->woven, s->y + n * 3 * c);
+    kernels->perceive(a, step, rows, columns, counts, m->woven, m->y + n * 3 * c);
     for (int which = 0; which < 2; which++)
-      for (int32_t i = 0; i < counts[which]; i++) s->x[n++] = state + ((size_t)(row + which) * g + *columns++) * c;
+      for (int32_t i = 0; i < counts[which]; i++) m->x[n++] = m->state + ((size_t)(row + which) * g + *columns++) * c;
   }
-  kernels->hide(a, step, s->y, n, s->h);
-  kernels->change(a, step, s->h, n, s->x);
+  kernels->hide(a, step, m->y, n, m->h);
+  kernels->change(a, step, m->h, n, m->x);
+  for (int32_t row = first; last && row < end; row++)
+    end_row(a, m->image + (size_t)row * g * a->pixels, m->state + row * g * c, m->seen + (size_t)row * g * a->seen);
 }
 
-/* Steps `first` to before `last` of a state (grid, grid, channels) whose channels were made alike, in place. */
-void nca_run(const nca_automaton *a, float *state, uint8_t *memory, int32_t first, int32_t last) {
+/* Steps `first` to before `last`, at least one, of the cell whose memory this is; step 0 begins it with its image. */
+void nca_run(const nca_automaton *a, const float *image, uint8_t *bytes, int32_t first, int32_t last, float *seen) {
   const int32_t passes = (a->grid + ROWS - 1) / ROWS;
-  scratch s;
-  divide(a, memory, &s);
+  memory m = {.image = image, .seen = seen};
+  divide(a, bytes, &m);
   kernels->begin();
   for (int32_t from = first; from < last; from += AHEAD) {
     const int32_t many = last - from < AHEAD ? last - from : AHEAD;
     for (int32_t front = 0; front < passes + many - 1; front++)
       for (int32_t t = 0; t < many; t++)
-        if (front >= t && front - t < passes) pass(a, from + t, (front - t) * ROWS, state, s.rings + t * ring_bytes(a), &s);
+        if (front >= t && front - t < passes)
+          pass(a, from + t, (front - t) * ROWS, from + t == last - 1, m.rings + t * ring_bytes(a), &m);
   }
   kernels->end();
 }

@@ -6,16 +6,21 @@
 #include <stdint.h>
 
 /* All arrays are laid out by layout.py, begin on 64 bytes and belong to the caller; channels and hidden are multiples of 64.
-   "Woven" are 64 channels in the order in which 16-byte lanes are unpacked: (4 parts, 4 lanes, 4 channels). What is perceived
-   and hidden is unsigned on x86 and signed on ARM, as their dot products want it: `zero` and the biases know by how much. */
+   The kernels read 64 channels of four rows woven together, in the order in which lanes of 16 bytes are unpacked: parts of 4
+   lanes of 4 channels; parts 0 and 1 are half 0, parts 2 and 3 half 1. What is perceived of 64 channels is their own, and of
+   each half 4 lanes of 8 channels by the first kernel and of the same 8 by the second. It and what is hidden is unsigned on
+   x86 and signed on ARM, as their dot products want it: `zero` and the biases know by how much. */
 typedef struct {
   int32_t grid, channels, hidden;
-  const int8_t *kernels;       /* (2, channels / 64, 3 columns, 4, 4, 4, 4 rows) woven; a fourth row of 0 */
-  const float *kernel_scales;  /* (2, channels) woven: from sums to what is perceived */
-  const int8_t *w1, *w2;       /* (inputs / 4, outputs, 4) */
+  int32_t seen, pixels;        /* of the channels: those that the caller sees, and those of them that hold the image */
+  const float *factors;        /* (seen,) that the state's channels are multiplied by */
+  const float *divisors;       /* (seen,) 1 / factors */
+  const int8_t *kernels;       /* (channels / 64, 2 halves, 2 kernels, 2 parts, 3 columns, 16, 4 rows), the fourth row being 0 */
+  const float *kernel_scales;  /* (channels / 64, 2 halves, 2 kernels, 2 parts, 16): from sums to what is perceived */
+  const int8_t *w1, *w2;       /* (outputs / 16, inputs / 4, 16, 4): tiles of 64 inputs lie in one piece */
   const float *inverse;        /* (steps,) of the scale of what is perceived */
   const int32_t *zero;         /* (steps,) what stands for 0 in it */
-  const int32_t *kernel_bias;  /* (steps, 2, channels) woven */
+  const int32_t *kernel_bias;  /* (steps, as kernel_scales) */
   const int32_t *bias1;        /* (steps, hidden) */
   const float *scale1;         /* (steps, hidden): from sums to the hidden layer */
   const int32_t *bias2;        /* (channels,) */

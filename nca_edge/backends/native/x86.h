@@ -52,41 +52,43 @@ VNNI static inline void weave(const uint8_t *const rows[4], size_t at, __m512i *
   woven[3] = _mm512_unpackhi_epi16(high, high_below);
 }
 
-/* One kernel on 64 channels of n grid cells; those of the lower row read the woven rows from the second on. */
-VNNI static void convolve(const nca_automaton *a, int32_t step, int kernel, size_t chunk, int lower, const uint16_t *columns,
-                          int32_t n, const __m512i *woven, uint8_t *y) {
-  const size_t c = a->channels;
-  const int8_t *taps = a->kernels + (kernel * c + chunk) * 12;
-  const int32_t *biases = a->kernel_bias + ((size_t)step * 2 + kernel) * c + chunk;
-  const float *scales = a->kernel_scales + kernel * c + chunk;
+/* What n grid cells perceive in 64 channels: half 0 and half 1 are every other 8 of them, by both kernels; half 0 copies the
+   grid cells' own besides. Those of the lower row read the woven rows from the second on. */
+VNNI static void convolve(const nca_automaton *a, int32_t step, size_t chunk, int half, int lower, const uint8_t *row,
+                          const uint16_t *columns, int32_t n, const __m512i *woven, uint8_t *y) {
+  const size_t c = a->channels, first = 2 * chunk + 64 * half;
+  const int32_t *biases = a->kernel_bias + (size_t)step * 2 * c + first;
   const __m512i zero = _mm512_set1_epi16((short)a->zero[step]);
   __m512i t[12], bias[4];
   __m512 scale[4];
-  for (int j = 0; j < 12; j++) t[j] = _mm512_sll_epi32(_mm512_loadu_si512(taps + 64 * j), _mm_cvtsi32_si128(8 * lower));
-  for (int j = 0; j < 4; j++) bias[j] = _mm512_loadu_si512(biases + 16 * j), scale[j] = _mm512_loadu_ps(scales + 16 * j);
-  for (int32_t i = 0; i < n; i++) {
-    const __m512i *near = woven + 4 * columns[i];
+  for (int j = 0; j < 12; j++)
+    t[j] = _mm512_sll_epi32(_mm512_loadu_si512(a->kernels + 12 * first + 64 * j), _mm_cvtsi32_si128(8 * lower));
+  for (int j = 0; j < 4; j++)
+    bias[j] = _mm512_loadu_si512(biases + 16 * j), scale[j] = _mm512_loadu_ps(a->kernel_scales + first + 16 * j);
+  for (int32_t i = 0; i < n; i++, y += 3 * c) {
+    const __m512i *near = woven + 4 * columns[i] + 2 * half;
+    const __m512i x[6] = {near[0], near[1], near[4], near[5], near[8], near[9]};
     __m512i v[4];
     for (int j = 0; j < 4; j++) {
-      v[j] = dot(dot(dot(bias[j], near[j], t[j]), near[4 + j], t[4 + j]), near[8 + j], t[8 + j]);
+      v[j] = dot(dot(dot(bias[j], x[j & 1], t[3 * j]), x[2 + (j & 1)], t[3 * j + 1]), x[4 + (j & 1)], t[3 * j + 2]);
       v[j] = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_cvtepi32_ps(v[j]), scale[j]));
     }
-    _mm512_storeu_si512(y + (i * 3 + kernel + 1) * c + chunk, narrow(v, zero));
+    if (!half) _mm512_storeu_si512(y, _mm512_loadu_si512(row + columns[i] * c));
+    _mm512_storeu_si512(y + 64 + 64 * half, narrow(v, zero));
   }
 }
 
 VNNI static void perceive_vnni(const nca_automaton *a, int32_t step, const uint8_t *const rows[4], const uint16_t *columns,
                                const int32_t n[2], uint8_t *woven, uint8_t *y) {
   const size_t c = a->channels;
+  const __m512i *w = (const __m512i *)woven;
   for (size_t chunk = 0; chunk < c; chunk += 64) {
     for (int32_t i = 0; i < a->grid + 2; i++) weave(rows, i * c + chunk, (__m512i *)woven + 4 * i);
     for (int lower = 0; lower < 2; lower++) {
+      const uint8_t *row = rows[1 + lower] + c + chunk;
       const uint16_t *own = columns + (lower ? n[0] : 0);
-      uint8_t *to = y + (lower ? n[0] : 0) * 3 * c;
-      for (int32_t i = 0; i < n[lower]; i++)
-        _mm512_storeu_si512(to + i * 3 * c + chunk, _mm512_loadu_si512(rows[1 + lower] + (own[i] + 1) * c + chunk));
-      for (int kernel = 0; kernel < 2; kernel++)
-        convolve(a, step, kernel, chunk, lower, own, n[lower], (const __m512i *)woven, to);
+      uint8_t *to = y + (lower ? n[0] : 0) * 3 * c + 3 * chunk;
+      for (int half = 0; half < 2; half++) convolve(a, step, chunk, half, lower, row, own, n[lower], w, to);
     }
   }
 }
@@ -106,13 +108,12 @@ VNNI static inline void add(const __m512i s[4], const float *scale, float *x) {
 }
 
 /* 4 grid cells times 64 outputs. */
-VNNI static inline void product_vnni(const uint8_t *x, size_t k, const int8_t *w, size_t outputs, const int32_t *bias,
-                                     __m512i s[4][4]) {
+VNNI static inline void product_vnni(const uint8_t *x, size_t k, const int8_t *w, const int32_t *bias, __m512i s[4][4]) {
   for (int r = 0; r < 4; r++)
     for (int j = 0; j < 4; j++) s[r][j] = _mm512_loadu_si512(bias + 16 * j);
   for (size_t i = 0; i < k; i += 4) {
     __m512i t[4];
-    for (int j = 0; j < 4; j++) t[j] = _mm512_loadu_si512(w + i * outputs + 64 * j);
+    for (int j = 0; j < 4; j++) t[j] = _mm512_loadu_si512(w + 16 * (j * k + i));
     for (int r = 0; r < 4; r++) {
       int32_t four;
       memcpy(&four, x + r * k + i, 4);
@@ -126,7 +127,7 @@ VNNI static void hide_vnni(const nca_automaton *a, int32_t step, const uint8_t *
   for (size_t o = 0; o < outputs; o += 64)
     for (int32_t i = 0; i < n; i += 4) {
       __m512i s[4][4];
-      product_vnni(y + i * k, k, a->w1 + o * 4, outputs, a->bias1 + at + o, s);
+      product_vnni(y + i * k, k, a->w1 + o * k, a->bias1 + at + o, s);
       for (int r = 0; r < 4; r++) keep(s[r], a->scale1 + at + o, h + (i + r) * outputs + o);
     }
 }
@@ -136,15 +137,14 @@ VNNI static void change_vnni(const nca_automaton *a, int32_t step, const uint8_t
   for (size_t o = 0; o < outputs; o += 64)
     for (int32_t i = 0; i < n; i += 4) {
       __m512i s[4][4];
-      product_vnni(h + i * k, k, a->w2 + o * 4, outputs, a->bias2 + o, s);
+      product_vnni(h + i * k, k, a->w2 + o * k, a->bias2 + o, s);
       for (int r = 0; r < 4 && i + r < n; r++) add(s[r], a->scale2 + at + o, x[i + r] + o);
     }
 }
 
 /* 32 grid cells (16 where they are the last) times 64 outputs, two times two tiles of 16 x 16 at once.
    GCC does not know that tiles read and write memory. */
-AMX static inline void product_amx(const uint8_t *x, size_t k, const int8_t *w, size_t outputs, const int32_t *bias, int two,
-                                   int32_t *s) {
+AMX static inline void product_amx(const uint8_t *x, size_t k, const int8_t *w, const int32_t *bias, int two, int32_t *s) {
   __asm__ volatile("" ::: "memory");
   for (int side = 0; side < 64; side += 32) {
     _tile_loadd(0, bias + side, 0);
@@ -155,8 +155,8 @@ AMX static inline void product_amx(const uint8_t *x, size_t k, const int8_t *w, 
     }
     for (size_t i = 0; i < k; i += 64) {
       _tile_loadd(4, x + i, k);
-      _tile_loadd(6, w + i * outputs + 4 * side, 4 * outputs);
-      _tile_loadd(7, w + i * outputs + 4 * side + 64, 4 * outputs);
+      _tile_loadd(6, w + side * k + i * 16, 64);
+      _tile_loadd(7, w + (side + 16) * k + i * 16, 64);
       _tile_dpbusd(0, 4, 6);
       _tile_dpbusd(1, 4, 7);
       if (two) {
@@ -184,7 +184,7 @@ AMX static void hide_amx(const nca_automaton *a, int32_t step, const uint8_t *y,
   int32_t s[32 * 64] __attribute__((aligned(64)));
   for (int32_t i = 0; i < n; i += 32)
     for (size_t o = 0; o < outputs; o += 64) {
-      product_amx(y + i * k, k, a->w1 + o * 4, outputs, a->bias1 + at + o, n - i > 16, s);
+      product_amx(y + i * k, k, a->w1 + o * k, a->bias1 + at + o, n - i > 16, s);
       for (int r = 0; r < 32 && i + r < n; r++) {
         __m512i v[4];
         sums_of(s + 64 * r, v);
@@ -198,7 +198,7 @@ AMX static void change_amx(const nca_automaton *a, int32_t step, const uint8_t *
   int32_t s[32 * 64] __attribute__((aligned(64)));
   for (int32_t i = 0; i < n; i += 32)
     for (size_t o = 0; o < outputs; o += 64) {
-      product_amx(h + i * k, k, a->w2 + o * 4, outputs, a->bias2 + o, n - i > 16, s);
+      product_amx(h + i * k, k, a->w2 + o * k, a->bias2 + o, n - i > 16, s);
       for (int r = 0; r < 32 && i + r < n; r++) {
         __m512i v[4];
         sums_of(s + 64 * r, v);
