@@ -67,7 +67,7 @@ class NumpyNative:
         found: dict[str, NDArray[np.float32]] = {}
         for step, fire in enumerate(graph.fire):
             inside = self.step(state, step, fire)
-            plain = (state * (np.float32(1) / self.x["factors"])).astype(np.float32)
+            plain = np.multiply(state, np.float32(1) / self.x["factors"], dtype=np.float32)
             plain[..., : a.image_channels] = pixels  # to the bit
             found |= {f"{name}/{step + 1}": value for name, value in {**inside, "state": plain}.items()}
             if step + 1 == graph.mask_step:

@@ -166,3 +166,9 @@ def test_a_library_that_cannot_be_loaded_is_one_sentence(monkeypatch: pytest.Mon
     monkeypatch.setattr(library, "FILE", broken)
     found, why = library.find.__wrapped__()
     assert found is None and why.startswith("the compiled step cannot be loaded (")
+
+
+@needs_step
+def test_a_library_of_another_version_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "LAYOUT", -1)
+    assert library.find.__wrapped__() == (None, "the compiled step is of another version; install nca-edge again")

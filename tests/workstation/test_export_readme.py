@@ -22,6 +22,7 @@ TABLES: dict[str, Callable[[Any], str]] = {
     "graphs, blocks": lambda found: graph_tables.block_table(found["blocks"]),
     "graphs, company": lambda found: graph_tables.company_table(found["company"]),
     "nodes": lambda found: graph_tables.node_table(found["automata"]),
+    "nodes, native": lambda found: graph_tables.native_table(found["automata"]),
 }
 
 

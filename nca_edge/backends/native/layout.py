@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from nca_edge.automaton import fire_masks
 from nca_edge.backends.native.graph import Arrays, NativeGraph
 
+LAYOUT = 2
+"""``NCA_LAYOUT``."""
 CHUNK = 64
 """Channels and hidden channels come in multiples of it: a cache line, and what one instruction of AVX-512 reads."""
 LARGEST = 2**30
@@ -51,8 +53,8 @@ def lay_out(graph: NativeGraph, signed: bool) -> tuple[Automaton, Arrays]:
         "divisors": np.float32(1) / x["factors"],
         "kernels": _taps(*(_wide(x[name], channels, 0) for name in ("k1", "k2"))),
         "kernel_scales": _woven(*(_wide(x[f"{name}_scales"], channels) for name in ("k1", "k2"))),
-        "w1": _by_fours(_as_perceived(_wide(_wide(x["w1"].reshape(a.hidden, 3, a.channels), channels), hidden, 0))),
-        "w2": _by_fours(_wide(_wide(x["w2"], hidden), channels, 0)),
+        "w1": _in_tiles(_as_perceived(_wide(_wide(x["w1"].reshape(a.hidden, 3, a.channels), channels), hidden, 0))),
+        "w2": _in_tiles(_wide(_wide(x["w2"], hidden), channels, 0)),
         "inverse": np.float32(1) / x["scale"],
         "zero": zero[:, 0],
         "kernel_bias": _woven(*(_wide(_biases(x, name, scale, zero), channels) for name in ("k1", "k2"))),
@@ -104,7 +106,7 @@ def _woven(first: NDArray[Any], second: NDArray[Any]) -> NDArray[Any]:
 def _taps(first: NDArray[np.int8], second: NDArray[np.int8]) -> NDArray[np.int8]:
     """Of both kernels (channels, 9) -> (chunks * 2 halves * 2 kernels * 2 parts, 3 columns, 4 lanes * 4 channels, 4 rows), the
     fourth row being 0."""
-    columns = [_wide(_woven(first[:, i::3].T, second[:, i::3].T), 4, 0) for i in range(3)]  # (rows, channels) each
+    columns = [_wide(_woven(first[:, i::3].T, second[:, i::3].T), 4, 0) for i in range(3)]  # (4 rows, 2 * channels) each
     return np.stack(columns).reshape(3, 4, -1, 16).transpose(2, 0, 3, 1)
 
 
@@ -117,7 +119,7 @@ def _as_perceived(weights: NDArray[np.int8]) -> NDArray[np.int8]:
     return np.concatenate([chunks, halves.reshape(len(weights), -1, 2 * CHUNK)], 2).reshape(len(weights), -1)
 
 
-def _by_fours(weights: NDArray[np.int8]) -> NDArray[np.int8]:
+def _in_tiles(weights: NDArray[np.int8]) -> NDArray[np.int8]:
     """(outputs, inputs) -> (outputs / 16, inputs / 4, 16, 4)."""
     return weights.reshape(len(weights) // 16, 16, -1, 4).swapaxes(1, 2)
 

@@ -6,6 +6,7 @@ import ctypes
 from functools import cache
 from pathlib import Path
 
+from nca_edge.backends.native.layout import LAYOUT
 from nca_edge.errors import MissingStepError
 
 FILE = Path(__file__).with_name("step.so")
@@ -21,6 +22,8 @@ def find() -> tuple[ctypes.CDLL | None, str]:
         library = ctypes.CDLL(str(FILE))
     except OSError as error:
         return None, f"the compiled step cannot be loaded ({error})"
+    if not hasattr(library, "nca_layout") or library.nca_layout() != LAYOUT:
+        return None, "the compiled step is of another version; install nca-edge again"
     library.nca_choose.restype, library.nca_memory.restype = ctypes.c_char_p, ctypes.c_size_t
     name = library.nca_choose(0)
     if name is None:

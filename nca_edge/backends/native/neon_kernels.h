@@ -47,8 +47,8 @@ TARGET static inline int32x4_t NAME(convolved)(int32x4_t sum, int8x16_t a, int8x
 #endif
 }
 
-/* What n grid cells perceive in 16 channels: those of a half, by both kernels. Cells of the lower row read the woven rows from
-   the second on. */
+/* What n grid cells perceive by both kernels in a half of 16 channels. Those of the lower row read the woven rows from the
+   second on. */
 TARGET static void NAME(convolve)(const nca_automaton *a, int32_t step, size_t group, int half, int lower,
                                   const uint16_t *columns, int32_t n, const int8_t *woven, int8_t *y) {
   const size_t c = a->channels, lane = group & 63, first = 2 * (group - lane) + 64 * half;

@@ -4,6 +4,14 @@
 
 #include <string.h>
 
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+enum { GAP = 64 }; /* bytes between the parts of memory that nobody may touch */
+#else
+#define ASAN_POISON_MEMORY_REGION(at, size) ((void)0)
+enum { GAP = 0 };
+#endif
+
 #if defined(__x86_64__)
 #include "x86.h"
 #elif defined(__aarch64__)
@@ -32,11 +40,12 @@ const char *nca_choose(int32_t number) {
 }
 
 int32_t nca_signed(void) { return kernels->signed_bytes; }
+int32_t nca_layout(void) { return NCA_LAYOUT; }
 
 /* Of one cell. */
 typedef struct {
   const float *image; /* (grid, grid, pixels) */
-  float *seen;        /* (grid, grid, seen): where the state is written after the last step */
+  float *answer;      /* (grid, grid, seen): where the state is written after the last step */
   float *state;
   uint8_t *rings, *woven, *y, *h;
   float **x;
@@ -45,14 +54,17 @@ typedef struct {
 static size_t ring_bytes(const nca_automaton *a) { return (size_t)RING * (a->grid + 2) * a->channels; }
 
 static size_t divide(const nca_automaton *a, uint8_t *bytes, memory *m) {
-  const size_t cells = (size_t)ROWS * a->grid + SPARE;
-  uint8_t *next = bytes;
-  m->state = (float *)next, next += sizeof(float) * a->grid * a->grid * a->channels;
-  m->rings = next, next += AHEAD * ring_bytes(a);
-  m->woven = next, next += (size_t)(a->grid + 2) * WOVEN;
-  m->y = next, next += cells * 3 * a->channels;
-  m->h = next, next += cells * a->hidden;
-  m->x = (float **)next, next += cells * sizeof(float *);
+  const size_t grid = a->grid, cells = ROWS * grid + SPARE;
+  const size_t sizes[] = {sizeof(float) * grid * grid * a->channels, AHEAD * ring_bytes(a), (grid + 2) * WOVEN,
+                          cells * 3 * a->channels, cells * a->hidden, cells * sizeof(float *)};
+  uint8_t *parts[6], *next = bytes;
+  for (int i = 0; i < 6; i++) {
+    parts[i] = next, next += sizes[i];
+    if (bytes) ASAN_POISON_MEMORY_REGION(next, GAP);
+    next += GAP;
+  }
+  m->state = (float *)parts[0], m->rings = parts[1], m->woven = parts[2];
+  m->y = parts[3], m->h = parts[4], m->x = (float **)parts[5];
   return (size_t)(next - bytes);
 }
 
@@ -70,10 +82,10 @@ static void begin_row(const nca_automaton *a, const float *image, float *state) 
 }
 
 /* A row as the caller sees it; the image's channels to the bit, which a factor there and back is not. */
-static void end_row(const nca_automaton *a, const float *image, const float *state, float *seen) {
-  for (int32_t i = 0; i < a->grid; i++, state += a->channels, image += a->pixels, seen += a->seen) {
-    for (int32_t c = a->pixels; c < a->seen; c++) seen[c] = state[c] * a->divisors[c];
-    memcpy(seen, image, sizeof(float) * a->pixels);
+static void end_row(const nca_automaton *a, const float *image, const float *state, float *answer) {
+  for (int32_t i = 0; i < a->grid; i++, state += a->channels, image += a->pixels, answer += a->seen) {
+    for (int32_t c = a->pixels; c < a->seen; c++) answer[c] = state[c] * a->divisors[c];
+    memcpy(answer, image, sizeof(float) * a->pixels);
   }
 }
 
@@ -116,13 +128,13 @@ static void pass(const nca_automaton *a, int32_t step, int32_t first, int last, 
   kernels->hide(a, step, m->y, n, m->h);
   kernels->change(a, step, m->h, n, m->x);
   for (int32_t row = first; last && row < end; row++)
-    end_row(a, m->image + (size_t)row * g * a->pixels, m->state + row * g * c, m->seen + (size_t)row * g * a->seen);
+    end_row(a, m->image + (size_t)row * g * a->pixels, m->state + row * g * c, m->answer + (size_t)row * g * a->seen);
 }
 
 /* Steps `first` to before `last`, at least one, of the cell whose memory this is; step 0 begins it with its image. */
-void nca_run(const nca_automaton *a, const float *image, uint8_t *bytes, int32_t first, int32_t last, float *seen) {
+void nca_run(const nca_automaton *a, const float *image, uint8_t *bytes, int32_t first, int32_t last, float *answer) {
   const int32_t passes = (a->grid + ROWS - 1) / ROWS;
-  memory m = {.image = image, .seen = seen};
+  memory m = {.image = image, .answer = answer};
   divide(a, bytes, &m);
   kernels->begin();
   for (int32_t from = first; from < last; from += AHEAD) {

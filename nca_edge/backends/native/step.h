@@ -5,6 +5,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+enum { NCA_LAYOUT = 2 }; /* layout.py has the same number: who changes what is below, or the order of an array, counts on */
+
 /* All arrays are laid out by layout.py, begin on 64 bytes and belong to the caller; channels and hidden are multiples of 64.
    The kernels read 64 channels of four rows woven together, in the order in which lanes of 16 bytes are unpacked: parts of 4
    lanes of 4 channels; parts 0 and 1 are half 0, parts 2 and 3 half 1. What is perceived of 64 channels is their own, and of
@@ -15,9 +17,9 @@ typedef struct {
   int32_t seen, pixels;        /* of the channels: those that the caller sees, and those of them that hold the image */
   const float *factors;        /* (seen,) that the state's channels are multiplied by */
   const float *divisors;       /* (seen,) 1 / factors */
-  const int8_t *kernels;       /* (channels / 64, 2 halves, 2 kernels, 2 parts, 3 columns, 16, 4 rows), the fourth row being 0 */
+  const int8_t *kernels;       /* (channels / 64, 2 halves, 2 kernels, 2 parts, 3 columns, 16, 4 rows), a fourth row of 0 */
   const float *kernel_scales;  /* (channels / 64, 2 halves, 2 kernels, 2 parts, 16): from sums to what is perceived */
-  const int8_t *w1, *w2;       /* (outputs / 16, inputs / 4, 16, 4): tiles of 64 inputs lie in one piece */
+  const int8_t *w1, *w2;       /* (outputs / 16, inputs / 4, 16, 4): 64 inputs times 16 outputs lie in one piece */
   const float *inverse;        /* (steps,) of the scale of what is perceived */
   const int32_t *zero;         /* (steps,) what stands for 0 in it */
   const int32_t *kernel_bias;  /* (steps, as kernel_scales) */

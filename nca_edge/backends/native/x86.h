@@ -13,14 +13,14 @@ VNNI static inline __m512i dot(__m512i sum, __m512i x, __m512i w) {
   return sum;
 }
 
-/* Woven sums to bytes in plain order. */
+/* Sums to bytes, lanes staying lanes. */
 VNNI static inline __m512i narrow(const __m512i v[4], __m512i zero) {
   __m512i low = _mm512_adds_epi16(_mm512_packs_epi32(v[0], v[1]), zero);
   __m512i high = _mm512_adds_epi16(_mm512_packs_epi32(v[2], v[3]), zero);
   return _mm512_packus_epi16(low, high);
 }
 
-/* The same of sums in plain order. */
+/* Sums of outputs that follow one another, to bytes that do. */
 VNNI static inline __m512i narrow_plain(const __m512i v[4], __m512i zero) {
   const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
   return _mm512_permutexvar_epi32(order, narrow(v, zero));
@@ -52,8 +52,8 @@ VNNI static inline void weave(const uint8_t *const rows[4], size_t at, __m512i *
   woven[3] = _mm512_unpackhi_epi16(high, high_below);
 }
 
-/* What n grid cells perceive in 64 channels: half 0 and half 1 are every other 8 of them, by both kernels; half 0 copies the
-   grid cells' own besides. Those of the lower row read the woven rows from the second on. */
+/* What n grid cells perceive by both kernels in a half of 64 channels, that is in every other 8; with half 0 their own in all
+   64 are copied besides. Those of the lower row read the woven rows from the second on. */
 VNNI static void convolve(const nca_automaton *a, int32_t step, size_t chunk, int half, int lower, const uint8_t *row,
                           const uint16_t *columns, int32_t n, const __m512i *woven, uint8_t *y) {
   const size_t c = a->channels, first = 2 * chunk + 64 * half;
