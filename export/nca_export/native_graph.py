@@ -10,9 +10,9 @@ import json
 import numpy as np
 from numpy.typing import NDArray
 
-from nca_edge.automaton import Architecture, Fire, Weights, pack_fire
+from nca_edge.automaton import Architecture, Fire, Weights, pack_fire, pool
 from nca_edge.backends import firing_lines
-from nca_edge.backends.native import NativeGraph, head
+from nca_edge.backends.native import NativeGraph
 from nca_edge.backends.reference import Lines, folded
 from nca_edge.bundle_writer import packed
 from nca_edge.records import Image32
@@ -72,7 +72,7 @@ class NumpyNative:
             found |= {f"{name}/{step + 1}": value for name, value in {**inside, "state": plain}.items()}
             if step + 1 == graph.mask_step:
                 found["mask_state"] = plain
-        return {"logits": head(plain, graph), **found, "state": plain}
+        return {"logits": self.head(plain), **found, "state": plain}
 
     def step(self, state: Image32, step: int, fire: NDArray[np.uint8] | np.uint8) -> dict[str, NDArray[np.float32]]:
         """Change a state of alike channels in place."""
@@ -90,6 +90,13 @@ class NumpyNative:
             "perceived": (perceived - zero).astype(np.float32) * scale, "hidden": hidden.astype(np.float32) * between,
             "delta": products.astype(np.float32),
         }  # fmt: skip
+
+    def head(self, state: Image32) -> NDArray[np.float32]:
+        """(grid, grid, channels) -> (classes,) logits."""
+        x, pooled = self.x, pool(state, self.graph.architecture.pool).astype(np.float32)
+        hidden = np.maximum((x["head1"].astype(np.float32) * x["head1_scale"]) @ pooled + x["head1_bias"], 0)
+        logits: NDArray[np.float32] = x["head2"] @ hidden + x["head2_bias"]
+        return logits
 
     def _convolved(self, rounded: Sums, name: str, step: int, lines: Lines) -> Sums:
         x, grid, zero = self.x, self.graph.architecture.grid, int(self.x["zero"][step])

@@ -8,9 +8,9 @@ from queue import SimpleQueue
 import numpy as np
 from numpy.typing import NDArray
 
-from nca_edge.automaton import Architecture, pool
+from nca_edge.automaton import Architecture
 from nca_edge.backends.native.graph import NativeGraph, read_graph
-from nca_edge.backends.native.layout import aligned, lay_out
+from nca_edge.backends.native.layout import Asked, aligned, lay_out
 from nca_edge.backends.native.library import load
 from nca_edge.backends.protocol import Answer
 from nca_edge.backends.reference import folded
@@ -18,7 +18,7 @@ from nca_edge.errors import BundleError
 from nca_edge.records import Image32
 from nca_edge.threads import MOST, allowed, each
 
-__all__ = ["NativeBackend", "NativeGraph", "head", "read_graph"]
+__all__ = ["NativeBackend", "NativeGraph", "read_graph"]
 
 
 class NativeBackend:
@@ -32,6 +32,8 @@ class NativeBackend:
             raise BundleError(f"{file}: is of another automaton than the manifest; export the bundle again.")
         self.library = load()
         self.automaton, self._arrays = lay_out(self.graph, bool(self.library.nca_signed()))
+        x = self.graph.arrays
+        self.head1 = x["head1"].astype(np.float32) * x["head1_scale"]
         self.idle: SimpleQueue[NDArray[np.uint8]] = SimpleQueue()
         """Memory of a cell, one for each thread."""
 
@@ -46,36 +48,38 @@ class NativeBackend:
 
         def answer(cell: int) -> None:
             """Into its place: states of several megabytes are not copied."""
-            self._run(images[cell], states[cell], mask_states[cell])
-            logits[cell] = head(states[cell], self.graph)
+            logits[cell] = self._head(self._run(images[cell], states[cell], mask_states[cell]))
 
         with allowed(self.threads):
             each(answer, range(n))
         return Answer(logits, states, mask_states)
 
-    def _run(self, image: Image32, last: Image32, at_mask_step: Image32) -> None:
-        """One cell; its states are written to ``last`` and ``at_mask_step``."""
+    def _run(self, image: Image32, last: Image32, at_mask_step: Image32) -> NDArray[np.float32]:
+        """One cell; its states are written to ``last`` and ``at_mask_step``. Returns (features,) pooled from the last."""
         a, pixels = self.architecture, np.ascontiguousarray(folded(self.architecture, image))
+        most, total = np.full(a.channels, -np.inf, np.float32), np.zeros(a.channels)
+        asked = Asked(_at(last), None if a.pool == "mean" else _at(most), None if a.pool == "max" else _at(total))
+        runs = [(a.steps, asked)]
+        if self.graph.mask_step not in (None, a.steps):
+            runs.insert(0, (self.graph.mask_step, Asked(_at(at_mask_step))))
         memory = self.idle.get()
         try:
             done = 0
-            for step, into in ((self.graph.mask_step, at_mask_step), (a.steps, last)):
-                if step not in (None, done):
-                    self.library.nca_run(ctypes.byref(self.automaton), _at(pixels), _at(memory), done, step, _at(into))
-                    done = step
+            for step, end in runs:
+                self.library.nca_run(ctypes.byref(self.automaton), _at(pixels), _at(memory), done, step, end)
+                done = step
         finally:
             self.idle.put(memory)
+        means = (total / a.grid**2).astype(np.float32)
+        return {"max": most, "mean": means, "max+mean": np.concatenate([most, means])}[a.pool]
+
+    def _head(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(features,) -> (classes,) logits."""
+        x = self.graph.arrays
+        hidden = np.maximum(self.head1 @ features + x["head1_bias"], 0)
+        logits: NDArray[np.float32] = x["head2"] @ hidden + x["head2_bias"]
+        return logits
 
 
 def _at(array: NDArray[np.generic]) -> ctypes.c_void_p:
     return ctypes.c_void_p(array.ctypes.data)
-
-
-def head(state: Image32, graph: NativeGraph) -> NDArray[np.float32]:
-    """(grid, grid, channels) -> (classes,) logits."""
-    x = graph.arrays
-    pooled = pool(state, graph.architecture.pool).astype(np.float32)
-    first = x["head1"].astype(np.float32) * x["head1_scale"]
-    hidden = np.maximum(first @ pooled + x["head1_bias"], 0)
-    logits: NDArray[np.float32] = x["head2"] @ hidden + x["head2_bias"]
-    return logits

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from nca_edge.automaton import fire_masks
 from nca_edge.backends.native.graph import Arrays, NativeGraph
 
-LAYOUT = 2
+LAYOUT = 3
 """``NCA_LAYOUT``."""
 CHUNK = 64
 """Channels and hidden channels come in multiples of it: a cache line, and what one instruction of AVX-512 reads."""
@@ -34,6 +34,12 @@ class Automaton(ctypes.Structure):
         *((name, ctypes.c_int32) for name in ("grid", "channels", "hidden", "seen", "pixels")),
         *((name, ctypes.c_void_p) for name in KINDS),
     ]
+
+
+class Asked(ctypes.Structure):
+    """``nca_answer``."""
+
+    _fields_ = [(name, ctypes.c_void_p) for name in ("state", "most", "sum")]
 
 
 def lay_out(graph: NativeGraph, signed: bool) -> tuple[Automaton, Arrays]:

@@ -45,7 +45,7 @@ int32_t nca_layout(void) { return NCA_LAYOUT; }
 /* Of one cell. */
 typedef struct {
   const float *image; /* (grid, grid, pixels) */
-  float *answer;      /* (grid, grid, seen): where the state is written after the last step */
+  nca_answer answer;
   float *state;
   uint8_t *rings, *woven, *y, *h;
   float **x;
@@ -75,17 +75,26 @@ size_t nca_memory(const nca_automaton *a) {
 }
 
 /* A row as the image gives it: all but its channels are 0. */
-static void begin_row(const nca_automaton *a, const float *image, float *state) {
+static void begin_row(const nca_automaton *a, int32_t row, const memory *m) {
+  const size_t cells = (size_t)row * a->grid;
+  const float *image = m->image + cells * a->pixels;
+  float *state = m->state + cells * a->channels;
   memset(state, 0, sizeof(float) * a->grid * a->channels);
   for (int32_t i = 0; i < a->grid; i++, state += a->channels, image += a->pixels)
     for (int32_t c = 0; c < a->pixels; c++) state[c] = image[c] * a->factors[c];
 }
 
 /* A row as the caller sees it; the image's channels to the bit, which a factor there and back is not. */
-static void end_row(const nca_automaton *a, const float *image, const float *state, float *answer) {
-  for (int32_t i = 0; i < a->grid; i++, state += a->channels, image += a->pixels, answer += a->seen) {
-    for (int32_t c = a->pixels; c < a->seen; c++) answer[c] = state[c] * a->divisors[c];
-    memcpy(answer, image, sizeof(float) * a->pixels);
+static void end_row(const nca_automaton *a, int32_t row, const memory *m) {
+  const size_t cells = (size_t)row * a->grid;
+  const float *image = m->image + cells * a->pixels, *state = m->state + cells * a->channels;
+  float *restrict to = m->answer.state + cells * a->seen, *restrict most = m->answer.most;
+  double *restrict sum = m->answer.sum;
+  for (int32_t i = 0; i < a->grid; i++, state += a->channels, image += a->pixels, to += a->seen) {
+    for (int32_t c = a->pixels; c < a->seen; c++) to[c] = state[c] * a->divisors[c];
+    memcpy(to, image, sizeof(float) * a->pixels);
+    for (int32_t c = 0; most && c < a->seen; c++) most[c] = to[c] > most[c] ? to[c] : most[c];
+    for (int32_t c = 0; sum && c < a->seen; c++) sum[c] += to[c];
   }
 }
 
@@ -111,7 +120,7 @@ static void pass(const nca_automaton *a, int32_t step, int32_t first, int last, 
   const size_t c = a->channels, line = (g + 2) * c;
   int32_t n = 0;
   for (int32_t row = first ? first + 1 : 0; row <= end && row < g; row++) {
-    if (!step) begin_row(a, m->image + (size_t)row * g * a->pixels, m->state + row * g * c);
+    if (!step) begin_row(a, row, m);
     round_row(a, step, m->state, row, ring);
   }
   for (int32_t row = first; row < end; row += 2) {
@@ -127,12 +136,11 @@ static void pass(const nca_automaton *a, int32_t step, int32_t first, int last, 
   }
   kernels->hide(a, step, m->y, n, m->h);
   kernels->change(a, step, m->h, n, m->x);
-  for (int32_t row = first; last && row < end; row++)
-    end_row(a, m->image + (size_t)row * g * a->pixels, m->state + row * g * c, m->answer + (size_t)row * g * a->seen);
+  for (int32_t row = first; last && row < end; row++) end_row(a, row, m);
 }
 
 /* Steps `first` to before `last`, at least one, of the cell whose memory this is; step 0 begins it with its image. */
-void nca_run(const nca_automaton *a, const float *image, uint8_t *bytes, int32_t first, int32_t last, float *answer) {
+void nca_run(const nca_automaton *a, const float *image, uint8_t *bytes, int32_t first, int32_t last, nca_answer answer) {
   const int32_t passes = (a->grid + ROWS - 1) / ROWS;
   memory m = {.image = image, .answer = answer};
   divide(a, bytes, &m);

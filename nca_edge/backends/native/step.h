@@ -5,7 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { NCA_LAYOUT = 2 }; /* layout.py has the same number: who changes what is below, or the order of an array, counts on */
+enum { NCA_LAYOUT = 3 }; /* layout.py has the same number: who changes what is below, or the order of an array, counts on */
 
 /* All arrays are laid out by layout.py, begin on 64 bytes and belong to the caller; channels and hidden are multiples of 64.
    The kernels read 64 channels of four rows woven together, in the order in which lanes of 16 bytes are unpacked: parts of 4
@@ -30,6 +30,13 @@ typedef struct {
   const int32_t *starts;       /* (steps * grid + 1,) of each row's grid cells that fire, in `columns` */
   const uint16_t *columns;
 } nca_automaton;
+
+/* Where the caller wants the state (grid, grid, seen) after the last step, and the maxima and the sums (seen,) of its channels,
+   on top of what is there; NULL: not these. */
+typedef struct {
+  float *state, *most;
+  double *sum;
+} nca_answer;
 
 typedef struct {
   int32_t signed_bytes;

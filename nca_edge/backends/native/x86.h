@@ -182,8 +182,8 @@ AMX static inline void sums_of(const int32_t *s, __m512i v[4]) {
 AMX static void hide_amx(const nca_automaton *a, int32_t step, const uint8_t *y, int32_t n, uint8_t *h) {
   const size_t k = 3 * (size_t)a->channels, outputs = a->hidden, at = (size_t)step * outputs;
   int32_t s[32 * 64] __attribute__((aligned(64)));
-  for (int32_t i = 0; i < n; i += 32)
-    for (size_t o = 0; o < outputs; o += 64) {
+  for (size_t o = 0; o < outputs; o += 64)
+    for (int32_t i = 0; i < n; i += 32) {
       product_amx(y + i * k, k, a->w1 + o * k, a->bias1 + at + o, n - i > 16, s);
       for (int r = 0; r < 32 && i + r < n; r++) {
         __m512i v[4];
