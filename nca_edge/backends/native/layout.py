@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from nca_edge.automaton import fire_masks
 from nca_edge.backends.native.graph import Arrays, NativeGraph
 
-LAYOUT = 3
+LAYOUT = 4
 """``NCA_LAYOUT``."""
 CHUNK = 64
 """Channels and hidden channels come in multiples of it: a cache line, and what one instruction of AVX-512 reads."""
@@ -47,23 +48,31 @@ def lay_out(graph: NativeGraph, signed: bool) -> tuple[Automaton, Arrays]:
 
     Parameters
     ----------
-    signed : bytes of what is perceived and hidden are 128 less, as ARM's dot products read them
+    signed : bytes of what is perceived and hidden are 128 less, as ARM's dot products read them; in plain order
     """
     a, x = graph.architecture, graph.arrays
     offset = 128 if signed else 0
     channels, hidden = _padded(a.channels), _padded(a.hidden)
+    c_order, h_order = (np.arange(n) if signed else _narrowed(n) for n in (channels, hidden))
     scale, between, zero = (x[name][:, None] for name in ("scale", "between", "zero"))
     zero = zero.astype(np.int32) - offset
+
+    def both(of: Callable[[str], NDArray[Any]]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Something of the first kernel and of the second (..., channels)."""
+        first, second = (_wide(of(name), channels)[..., c_order] for name in ("k1", "k2"))
+        return first, second
+
+    w1 = _wide(_wide(x["w1"].reshape(a.hidden, 3, a.channels), channels), hidden, 0)
     made: Arrays = {
         "factors": x["factors"],
         "divisors": np.float32(1) / x["factors"],
-        "kernels": _taps(*(_wide(x[name], channels, 0) for name in ("k1", "k2"))),
-        "kernel_scales": _woven(*(_wide(x[f"{name}_scales"], channels) for name in ("k1", "k2"))),
-        "w1": _in_tiles(_as_perceived(_wide(_wide(x["w1"].reshape(a.hidden, 3, a.channels), channels), hidden, 0))),
-        "w2": _in_tiles(_wide(_wide(x["w2"], hidden), channels, 0)),
+        "kernels": _taps(*both(lambda name: x[name].T)),
+        "kernel_scales": _woven(*both(lambda name: x[f"{name}_scales"])),
+        "w1": _in_tiles(_as_perceived(w1[..., c_order])),
+        "w2": _in_tiles(_wide(_wide(x["w2"], hidden)[:, h_order], channels, 0)),
         "inverse": np.float32(1) / x["scale"],
         "zero": zero[:, 0],
-        "kernel_bias": _woven(*(_wide(_biases(x, name, scale, zero), channels) for name in ("k1", "k2"))),
+        "kernel_bias": _woven(*both(lambda name: _biases(x, name, scale, zero))),
         "bias1": _wide(_biases(x, "w1", scale, zero), hidden),
         "scale1": _wide(scale * x["w1_scales"] / between, hidden),
         "bias2": _wide(offset * x["w2"].astype(np.int32).sum(1), channels),
@@ -92,6 +101,11 @@ def _padded(n: int) -> int:
     return -(-n // CHUNK) * CHUNK
 
 
+def _narrowed(n: int) -> NDArray[np.int64]:
+    """The order of n channels in bytes where AVX-512 narrowed them: lanes of 16, four bytes of each of four times 16 sums."""
+    return np.arange(n).reshape(-1, 4, 4, 4).swapaxes(1, 2).ravel()
+
+
 def _wide(array: NDArray[Any], size: int, axis: int = -1) -> NDArray[Any]:
     """With zeros behind, up to that size."""
     widths = [(0, 0)] * array.ndim
@@ -110,9 +124,9 @@ def _woven(first: NDArray[Any], second: NDArray[Any]) -> NDArray[Any]:
 
 
 def _taps(first: NDArray[np.int8], second: NDArray[np.int8]) -> NDArray[np.int8]:
-    """Of both kernels (channels, 9) -> (chunks * 2 halves * 2 kernels * 2 parts, 3 columns, 4 lanes * 4 channels, 4 rows), the
+    """Of both kernels (9, channels) -> (chunks * 2 halves * 2 kernels * 2 parts, 3 columns, 4 lanes * 4 channels, 4 rows), the
     fourth row being 0."""
-    columns = [_wide(_woven(first[:, i::3].T, second[:, i::3].T), 4, 0) for i in range(3)]  # (4 rows, 2 * channels) each
+    columns = [_wide(_woven(first[i::3], second[i::3]), 4, 0) for i in range(3)]  # (4 rows, 2 * channels) each
     return np.stack(columns).reshape(3, 4, -1, 16).transpose(2, 0, 3, 1)
 
 

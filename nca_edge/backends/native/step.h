@@ -5,13 +5,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { NCA_LAYOUT = 3 }; /* layout.py has the same number: who changes what is below, or the order of an array, counts on */
+enum { NCA_LAYOUT = 4 }; /* layout.py has the same number: who changes what is below, or the order of an array, counts on */
 
 /* All arrays are laid out by layout.py, begin on 64 bytes and belong to the caller; channels and hidden are multiples of 64.
    The kernels read 64 channels of four rows woven together, in the order in which lanes of 16 bytes are unpacked: parts of 4
    lanes of 4 channels; parts 0 and 1 are half 0, parts 2 and 3 half 1. What is perceived of 64 channels is their own, and of
    each half 4 lanes of 8 channels by the first kernel and of the same 8 by the second. It and what is hidden is unsigned on
-   x86 and signed on ARM, as their dot products want it: `zero` and the biases know by how much. */
+   x86 and signed on ARM, as their dot products want it: `zero` and the biases know by how much. In bytes, channels have an
+   order of their own on x86, in which the sums were narrowed; all weights that meet them are laid out in it. */
 typedef struct {
   int32_t grid, channels, hidden;
   int32_t seen, pixels;        /* of the channels: those that the caller sees, and those of them that hold the image */
@@ -25,7 +26,7 @@ typedef struct {
   const int32_t *kernel_bias;  /* (steps, as kernel_scales) */
   const int32_t *bias1;        /* (steps, hidden) */
   const float *scale1;         /* (steps, hidden): from sums to the hidden layer */
-  const int32_t *bias2;        /* (channels,) */
+  const int32_t *bias2;        /* (channels,), all 0 where bytes are unsigned */
   const float *scale2;         /* (steps, channels): from sums to the change */
   const int32_t *starts;       /* (steps * grid + 1,) of each row's grid cells that fire, in `columns` */
   const uint16_t *columns;

@@ -13,17 +13,11 @@ VNNI static inline __m512i dot(__m512i sum, __m512i x, __m512i w) {
   return sum;
 }
 
-/* Sums to bytes, lanes staying lanes. */
+/* Sums to bytes, lane by lane; layout.py knows the order. */
 VNNI static inline __m512i narrow(const __m512i v[4], __m512i zero) {
   __m512i low = _mm512_adds_epi16(_mm512_packs_epi32(v[0], v[1]), zero);
   __m512i high = _mm512_adds_epi16(_mm512_packs_epi32(v[2], v[3]), zero);
   return _mm512_packus_epi16(low, high);
-}
-
-/* Sums of outputs that follow one another, to bytes that do. */
-VNNI static inline __m512i narrow_plain(const __m512i v[4], __m512i zero) {
-  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-  return _mm512_permutexvar_epi32(order, narrow(v, zero));
 }
 
 VNNI static inline __m512i scaled(__m512i sum, const float *scale) {
@@ -36,7 +30,7 @@ VNNI static void round_vnni(const float *x, size_t n, float inverse, int32_t zer
   for (size_t i = 0; i < n; i += 64) {
     __m512i v[4];
     for (int j = 0; j < 4; j++) v[j] = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + i + 16 * j), by));
-    _mm512_storeu_si512(y + i, narrow_plain(v, z));
+    _mm512_storeu_si512(y + i, narrow(v, z));
   }
 }
 
@@ -97,7 +91,7 @@ VNNI static void perceive_vnni(const nca_automaton *a, int32_t step, const uint8
 VNNI static inline void keep(const __m512i s[4], const float *scale, uint8_t *to) {
   __m512i v[4];
   for (int j = 0; j < 4; j++) v[j] = scaled(s[j], scale + 16 * j);
-  _mm512_storeu_si512(to, narrow_plain(v, _mm512_setzero_si512())); /* what is negative becomes 0 */
+  _mm512_storeu_si512(to, narrow(v, _mm512_setzero_si512())); /* what is negative becomes 0 */
 }
 
 VNNI static inline void add(const __m512i s[4], const float *scale, float *x) {
@@ -107,10 +101,10 @@ VNNI static inline void add(const __m512i s[4], const float *scale, float *x) {
   }
 }
 
-/* 4 grid cells times 64 outputs. */
+/* 4 grid cells times 64 outputs; bias may be NULL. */
 VNNI static inline void product_vnni(const uint8_t *x, size_t k, const int8_t *w, const int32_t *bias, __m512i s[4][4]) {
   for (int r = 0; r < 4; r++)
-    for (int j = 0; j < 4; j++) s[r][j] = _mm512_loadu_si512(bias + 16 * j);
+    for (int j = 0; j < 4; j++) s[r][j] = bias ? _mm512_loadu_si512(bias + 16 * j) : _mm512_setzero_si512();
   for (size_t i = 0; i < k; i += 4) {
     __m512i t[4];
     for (int j = 0; j < 4; j++) t[j] = _mm512_loadu_si512(w + 16 * (j * k + i));
@@ -137,21 +131,26 @@ VNNI static void change_vnni(const nca_automaton *a, int32_t step, const uint8_t
   for (size_t o = 0; o < outputs; o += 64)
     for (int32_t i = 0; i < n; i += 4) {
       __m512i s[4][4];
-      product_vnni(h + i * k, k, a->w2 + o * k, a->bias2 + o, s);
+      product_vnni(h + i * k, k, a->w2 + o * k, NULL, s);
       for (int r = 0; r < 4 && i + r < n; r++) add(s[r], a->scale2 + at + o, x[i + r] + o);
     }
 }
 
-/* 32 grid cells (16 where they are the last) times 64 outputs, two times two tiles of 16 x 16 at once.
+/* 32 grid cells (16 where they are the last) times 64 outputs, two times two tiles of 16 x 16 at once; bias may be NULL.
    GCC does not know that tiles read and write memory. */
 AMX static inline void product_amx(const uint8_t *x, size_t k, const int8_t *w, const int32_t *bias, int two, int32_t *s) {
   __asm__ volatile("" ::: "memory");
   for (int side = 0; side < 64; side += 32) {
-    _tile_loadd(0, bias + side, 0);
-    _tile_loadd(1, bias + side + 16, 0);
-    if (two) {
+    if (bias) {
+      _tile_loadd(0, bias + side, 0);
+      _tile_loadd(1, bias + side + 16, 0);
       _tile_loadd(2, bias + side, 0);
       _tile_loadd(3, bias + side + 16, 0);
+    } else {
+      _tile_zero(0);
+      _tile_zero(1);
+      _tile_zero(2);
+      _tile_zero(3);
     }
     for (size_t i = 0; i < k; i += 64) {
       _tile_loadd(4, x + i, k);
@@ -198,7 +197,7 @@ AMX static void change_amx(const nca_automaton *a, int32_t step, const uint8_t *
   int32_t s[32 * 64] __attribute__((aligned(64)));
   for (int32_t i = 0; i < n; i += 32)
     for (size_t o = 0; o < outputs; o += 64) {
-      product_amx(h + i * k, k, a->w2 + o * k, a->bias2 + o, n - i > 16, s);
+      product_amx(h + i * k, k, a->w2 + o * k, NULL, n - i > 16, s);
       for (int r = 0; r < 32 && i + r < n; r++) {
         __m512i v[4];
         sums_of(s + 64 * r, v);
