@@ -21,7 +21,7 @@ LARGEST = 2**30
 
 
 KINDS = {
-    "factors": np.float32, "divisors": np.float32, "kernels": np.int8, "kernel_scales": np.float32, "w1": np.int8,
+    "factors": np.float32, "reciprocals": np.float32, "kernels": np.int8, "kernel_scales": np.float32, "w1": np.int8,
     "w2": np.int8, "inverse": np.float32, "zero": np.int32, "kernel_bias": np.int32, "bias1": np.int32, "scale1": np.float32,
     "bias2": np.int32, "scale2": np.float32, "starts": np.int32, "columns": np.uint16,
 }  # fmt: skip
@@ -65,7 +65,7 @@ def lay_out(graph: NativeGraph, signed: bool) -> tuple[Automaton, Arrays]:
     w1 = _wide(_wide(x["w1"].reshape(a.hidden, 3, a.channels), channels), hidden, 0)
     made: Arrays = {
         "factors": x["factors"],
-        "divisors": np.float32(1) / x["factors"],
+        "reciprocals": np.float32(1) / x["factors"],
         "kernels": _taps(*both(lambda name: x[name].T)),
         "kernel_scales": _woven(*both(lambda name: x[f"{name}_scales"])),
         "w1": _in_tiles(_as_perceived(w1[..., c_order])),

@@ -91,7 +91,7 @@ static void end_row(const nca_automaton *a, int32_t row, const memory *m) {
   float *restrict to = m->answer.state + cells * a->seen, *restrict most = m->answer.most;
   double *restrict sum = m->answer.sum;
   for (int32_t i = 0; i < a->grid; i++, state += a->channels, image += a->pixels, to += a->seen) {
-    for (int32_t c = a->pixels; c < a->seen; c++) to[c] = state[c] * a->divisors[c];
+    for (int32_t c = a->pixels; c < a->seen; c++) to[c] = state[c] * a->reciprocals[c];
     memcpy(to, image, sizeof(float) * a->pixels);
     for (int32_t c = 0; most && c < a->seen; c++) most[c] = to[c] > most[c] ? to[c] : most[c];
     for (int32_t c = 0; sum && c < a->seen; c++) sum[c] += to[c];

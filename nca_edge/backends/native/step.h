@@ -17,7 +17,7 @@ typedef struct {
   int32_t grid, channels, hidden;
   int32_t seen, pixels;        /* of the channels: those that the caller sees, and those of them that hold the image */
   const float *factors;        /* (seen,) that the state's channels are multiplied by */
-  const float *divisors;       /* (seen,) 1 / factors */
+  const float *reciprocals;    /* (seen,) 1 / factors */
   const int8_t *kernels;       /* (channels / 64, 2 halves, 2 kernels, 2 parts, 3 columns, 16, 4 rows), a fourth row of 0 */
   const float *kernel_scales;  /* (channels / 64, 2 halves, 2 kernels, 2 parts, 16): from sums to what is perceived */
   const int8_t *w1, *w2;       /* (outputs / 16, inputs / 4, 16, 4): 64 inputs times 16 outputs lie in one piece */
