@@ -9,12 +9,15 @@ from numpy.typing import NDArray
 
 from nca_edge.automaton import Architecture, Fire, Weights
 from nca_edge.backends import NumpyBackend, firing_lines
+from nca_edge.backends.native.graph import MOST_KERNEL
 from nca_edge.records import Image32
 from nca_export.rounding import LEAST, Moments
 
 LEVELS = 255
 ALPHA = 0.5
 """How much of a channel's reach moves from the activations into the weights."""
+STEEPEST = 0.9 * MOST_KERNEL
+"""Largest sum of a kernel's weights without their signs, for what the compiled step can hold of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,10 @@ def equalise(weights: Weights, reached: Reach) -> Equalised:
     """
     largest = np.maximum(np.maximum(reached.high, -reached.low).max(0), LEAST)
     columns = _balance(largest, np.abs(weights["w1"]).max(0))
+    state, *by_kernels = np.split(columns, 3)
+    for own, name in zip(by_kernels, ("k1", "k2"), strict=True):  # parts of `columns`, changed in place
+        sums = np.maximum(np.abs(weights[name]).reshape(len(own), -1).sum(1), LEAST)
+        np.minimum(own, STEEPEST * state / sums, out=own)
     # the longer side of every channel upwards: scale and zero point are shared, and span the longest of both sides
     columns = np.where(-reached.low.min(0) > reached.high.max(0), -columns, columns)
     hidden = _balance(reached.hidden.max(0), np.abs(weights["w2"]).max(0))

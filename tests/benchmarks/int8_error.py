@@ -33,7 +33,7 @@ from nca_export.prepare import prepare_bundle, prepare_released
 from nca_export.quantize import LEVELS, Equalised, Reach
 from nca_export.rounding import Moments
 from nca_export.source import spread
-from nca_export.variants import Automaton, build, runner
+from nca_export.variants import Automaton, build, inside, runner
 from tests.benchmarks.parity import of_classes, views_of
 from tests.benchmarks.released import unseen_cells
 
@@ -49,6 +49,7 @@ STYLES = {
     "ours, LiteRT, weights rounded singly": {"color": "#D55E00", "linestyle": "-."},
     "ours, ONNX": {"color": "#0072B2", "linewidth": 2.4},
     "ours, LiteRT": {"color": "#D55E00", "linewidth": 2.4},
+    "ours, compiled step": {"color": "#000000", "linewidth": 1.2},
 }
 STATIC = "perceived and hidden, one scale a step each; the kernels, W1 and W2 by output channel"
 CHANGE = f"{STATIC}; the change, one scale a step"
@@ -63,8 +64,9 @@ QUANTIZED = {
     "ours, LiteRT, weights rounded singly": f"{CHANGE}; channels made alike",
     "ours, ONNX": f"{STATIC}; channels made alike, weights rounded together",
     "ours, LiteRT": f"{CHANGE}; channels made alike, weights rounded together",
+    "ours, compiled step": f"{STATIC}; channels made alike, weights rounded together; the state in 16 bits",
 }
-"""What each scheme holds in 8 bits; the rest of it is float32."""
+"""What each scheme holds in 8 bits; the rest of it is float32 where nothing else is said."""
 SHOWN = (1, 16, 64)
 """Steps in the table."""
 Scheme = Callable[[Image32], Outputs]
@@ -170,6 +172,7 @@ def schemes(automaton: Automaton, calibration: Image32) -> Iterator[tuple[str, C
         yield f"ours, {name}, weights rounded singly", partial(singly, form)
     for form, name in names.items():
         yield f"ours, {name}", partial(ours, form)
+    yield "ours, compiled step", lambda: inside("native", "int8", automaton)
 
 
 def measure(automaton: Automaton, calibration: Image32, images: Image32) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nca_edge import trial
 from nca_edge.automaton import PRESETS
@@ -107,6 +109,8 @@ def damaged(content: bytes, **changes: object) -> bytes:
         ({"w2": np.zeros((3, 3), np.int8)}, "w2 is not as it must be"),
         ({"k1": np.full((64, 9), -128, np.int8)}, "k1 is not as it must be"),
         ({"scale": np.full(16, np.nan, np.float32)}, "scale is not as it must be"),
+        ({"scale": np.zeros(16, np.float32)}, "a scale is not above 0"),
+        ({"k2_scales": np.ones(64, np.float32)}, "a kernel reaches too far"),
         ({"fire": np.full(16, 9, np.uint8)}, "fire schedule"),
         ({"facts": np.array(["{}"])}, "architecture"),
         ({"facts": np.array(["[]"])}, "indices"),
@@ -137,9 +141,38 @@ def test_signed_bytes_change_zero_points_and_biases_and_keep_channels_in_order(b
     read = graph.read_graph(FILE, bundle.contents[FILE])
     plain, signed = (layout.lay_out(read, signed)[1] for signed in (False, True))
     changed = {name for name in plain if not np.array_equal(np.sort(plain[name], None), np.sort(signed[name], None))}
-    assert changed == {"zero", "kernel_bias", "bias1", "bias2"}
-    assert np.array_equal(plain["zero"] - signed["zero"], np.full(16, 128))
+    assert changed == {"rounding", "kernel_offsets", "kernel_bias", "bias1", "bias2"}
+    less = (plain["rounding"] - signed["rounding"])[:, 1]
+    assert np.array_equal(less, 128 << plain["rounding"][:, 2])
+    assert np.array_equal(np.sort(plain["kernel_offsets"]) - 128, np.sort(signed["kernel_offsets"]))
     assert np.array_equal(signed["bias2"], 128 * read.arrays["w2"].astype(int).sum(1)) and not plain["bias2"].any()
+
+
+@given(st.floats(1 / graph.FINER, 1), st.integers(0, 255))
+def test_the_state_is_rounded_to_8_bits_to_the_nearest_but_for_what_15_bits_of_a_scale_lose(ratio: float, zero: int) -> None:
+    state = np.arange(-(2**15), 2**15)
+    (multiplier, added, shift), *_ = layout._rounding(np.array([ratio]), np.array([zero])).tolist()
+    found = (((state * multiplier + 2**14) >> 15) + added) >> shift
+    expected = state * ratio + zero
+    assert np.abs(added) < 2**15 and 0 <= multiplier < 2**15
+    assert np.abs(found - expected)[(expected >= 0) & (expected <= 255)].max() <= 0.5 + 0.51 / 2**shift + 256 / 2**15
+
+
+def test_a_kernel_whose_scale_is_next_to_nothing_gives_its_bias(bundle: Bundle) -> None:
+    read = graph.read_graph(FILE, bundle.contents[FILE])
+    channels = read.architecture.channels
+    x = {
+        **read.arrays,
+        "k1_scales": np.full(channels, 1e-12, np.float32),
+        "k1_bias": np.linspace(-9, 9, channels, dtype=np.float32),
+    }
+    scale, zero = x["scale"][:, None], x["zero"][:, None].astype(np.int32)
+    kernel = layout._Kernel.of(x, "k1", scale, zero, 0)
+    assert not kernel.weights.any()
+    perceived = (
+        kernel.biases.astype(np.int32).view(np.float32) * kernel.scales.astype(np.float64) + kernel.offsets - layout.SHIFT
+    )
+    assert np.allclose(perceived, x["k1_bias"] / scale + zero, rtol=0, atol=1e-3)
 
 
 def test_an_installation_without_the_step_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from nca_edge.automaton import POOLS, PRESETS, UPDATES, Architecture
 from nca_edge.backends.native import library, read_graph
+from nca_edge.backends.native.graph import MOST_KERNEL
 from nca_export.native_graph import NumpyNative
 from nca_export.variants import build, runner
 from tests.benchmarks.graphs import automaton, noise
@@ -36,11 +37,34 @@ def test_the_step_computes_what_numpy_computes(a: Architecture, mask: int) -> No
     graph, image = build("native", "int8", m), noise(a)
     expected, found = NumpyNative(read_graph("graph", graph))(image[0]), runner("native", graph)(image)
     scale = np.abs(expected["state"]).max()
-    # a change is added with one rounding less than in NumPy: the last bit of a number may differ, and with it a later rounding
+    # a sum is multiplied in float32, in NumPy in float64: what lies on the edge between two numbers may fall to either side
     for name in ("state", "mask_state") if step else ("state",):
         off = np.abs(found[name][0] - expected[name])
         assert (off > 1e-6 * scale).mean() < 0.01 and off.max() < 0.05 * scale
     assert np.allclose(found["logits"][0], expected["logits"], atol=0.02 * np.abs(expected["logits"]).max())
+
+
+def test_what_16_bits_cannot_hold_stops_at_their_ends() -> None:
+    m = automaton(replace(PRESETS["edge"], grid=8))
+    graph, image = read_graph("graph", content := build("native", "int8", m)), 1e6 * noise(m.architecture)
+    found = runner("native", content)(image)["state"][0]
+    expected = NumpyNative(graph)(image[0])["state"]
+    pixels = m.architecture.image_channels
+    assert np.array_equal(found[..., :pixels], expected[..., :pixels])  # the image is given back as it came
+    units = np.abs(found / graph.unit * graph.arrays["factors"])[..., pixels:]
+    assert units.max() < 2**15 + 1
+    assert np.linalg.norm(found[..., pixels:] - expected[..., pixels:]) <= 1e-3 * np.linalg.norm(expected[..., pixels:])
+
+
+def test_kernels_that_reach_next_to_nothing_are_not_made_steeper_than_16_bits_hold() -> None:
+    m = automaton(PRESETS["edge"])
+    assert m.reach is not None
+    channels, faint = m.architecture.channels, m.reach.high.copy()
+    faint[:, channels:] *= 1e-9
+    content = build("native", "int8", replace(m, reach=replace(m.reach, high=faint, low=-faint)))
+    x = read_graph("graph", content).arrays
+    steepest = max((np.abs(x[name].astype(int)).sum(1) * x[f"{name}_scales"]).max() for name in ("k1", "k2"))
+    assert 0.85 * MOST_KERNEL < steepest <= MOST_KERNEL
 
 
 @pytest.mark.parametrize("name", ["edge", "wss"])
@@ -48,4 +72,4 @@ def test_the_step_and_the_onnx_graph_differ_by_their_roundings_alone(name: str) 
     m = automaton(PRESETS[name])
     image = noise(m.architecture)
     step, onnx = (runner(form, build(form, "int8", m))(image)["state"] for form in ("native", "onnx"))
-    assert np.linalg.norm(step - onnx) <= 1e-3 * np.linalg.norm(onnx)
+    assert np.linalg.norm(step - onnx) <= 6e-3 * np.linalg.norm(onnx)

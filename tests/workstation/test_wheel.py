@@ -70,7 +70,7 @@ for grid, fold, channels, hidden, update in (
     facts = np.array([json.dumps({"architecture": a.to_json(), "mask_step": 2})])
     arrays = {"facts": facts, "fire": pack_fire(a, draw_fire(a, 1))}
     for name, (kind, shape) in shapes(a).items():
-        numbers = rng.integers(-127, 128, shape) if kind is np.int8 else rng.uniform(0.1, 1, shape)
+        numbers = rng.integers(-127, 128, shape) if kind is np.int8 else rng.uniform(0.01, 0.05, shape)
         arrays[name] = numbers.astype(kind)
     stream = io.BytesIO()
     np.savez(stream, **arrays)

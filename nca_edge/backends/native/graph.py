@@ -19,6 +19,13 @@ from nca_edge.automaton import Architecture, Fire, unpack_fire
 from nca_edge.errors import BundleError
 
 Arrays = dict[str, NDArray[Any]]
+FINER = 128
+"""So much smaller is the unit of the state, which is held in 16 bits, than the largest scale of what is perceived in 8: they
+reach as far as the 8 bits of any step, to either side."""
+MOST_KERNEL = 62
+"""Sum of a kernel's weights without their signs, times its scale: what it makes of 8 bits then fits into 16, with a bias of at
+most ``MOST_BIAS`` and a zero point."""
+MOST_BIAS = 2**14
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +37,12 @@ class NativeGraph:
     fire: Fire
     arrays: Arrays
     """By the names of ``shapes``."""
+
+    @property
+    def unit(self) -> np.float32:
+        """What 1 means in the state's 16 bits."""
+        largest: np.float32 = self.arrays["scale"].max()
+        return largest / np.float32(FINER)
 
 
 def shapes(a: Architecture) -> dict[str, tuple[type[np.generic], tuple[int, ...]]]:
@@ -68,6 +81,10 @@ def read_graph(file: str, content: bytes) -> NativeGraph:
         wrong = next((name for name, form in shapes(architecture).items() if not _is(arrays.get(name), *form)), None)
         if wrong is not None:
             raise ValueError(f"{wrong} is not as it must be")
+        if not (arrays["scale"] > 0).all():
+            raise ValueError("a scale is not above 0")
+        if any((np.abs(arrays[k].astype(np.int32)).sum(1) * arrays[f"{k}_scales"] > MOST_KERNEL).any() for k in ("k1", "k2")):
+            raise ValueError("a kernel reaches too far")
         if mask_step is not None and not (type(mask_step) is int and 1 <= mask_step <= architecture.steps):
             raise ValueError("no such mask step")
     except (OSError, ValueError, KeyError, IndexError, TypeError, EOFError, zipfile.BadZipFile, BundleError) as error:

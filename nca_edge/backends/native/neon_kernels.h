@@ -1,23 +1,21 @@
 /* The kernels of 64-bit ARM; included once with DOT, for cores that have dot products, and once without. A weight is never
    -128, so that two products fit into 16 bits. */
 
-/* Sums to bytes. */
-TARGET static inline int8x16_t NAME(narrow)(const int32x4_t v[4], int16x8_t zero) {
-  const int16x8_t low = vqaddq_s16(vcombine_s16(vqmovn_s32(v[0]), vqmovn_s32(v[1])), zero);
-  const int16x8_t high = vqaddq_s16(vcombine_s16(vqmovn_s32(v[2]), vqmovn_s32(v[3])), zero);
-  return vcombine_s8(vqmovn_s16(low), vqmovn_s16(high));
-}
-
 TARGET static inline int32x4_t NAME(scaled)(int32x4_t sum, const float *scale) {
   return vcvtnq_s32_f32(vmulq_f32(vcvtq_f32_s32(sum), vld1q_f32(scale)));
 }
 
-TARGET static void NAME(round)(const float *x, size_t n, float inverse, int32_t zero, uint8_t *y) {
-  const int16x8_t z = vdupq_n_s16((int16_t)zero);
+TARGET static inline int16x8_t NAME(scaled_16)(const int32x4_t *sums, const float *scale) {
+  return vqmovn_high_s32(vqmovn_s32(NAME(scaled)(sums[0], scale)), NAME(scaled)(sums[1], scale + 4));
+}
+
+TARGET static void NAME(round)(const int16_t *x, size_t n, nca_rounding by, uint8_t *y) {
+  const int16x8_t added = vdupq_n_s16((int16_t)by.added), shift = vdupq_n_s16((int16_t)-by.shift);
   for (size_t i = 0; i < n; i += 16) {
-    int32x4_t v[4];
-    for (int j = 0; j < 4; j++) v[j] = vcvtnq_s32_f32(vmulq_n_f32(vld1q_f32(x + i + 4 * j), inverse));
-    vst1q_s8((int8_t *)y + i, NAME(narrow)(v, z));
+    int16x8_t v[2];
+    for (int j = 0; j < 2; j++)
+      v[j] = vshlq_s16(vqaddq_s16(vqrdmulhq_n_s16(vld1q_s16(x + i + 8 * j), (int16_t)by.multiplier), added), shift);
+    vst1q_s8((int8_t *)y + i, vqmovn_high_s16(vqmovn_s16(v[0]), v[1]));
   }
 }
 
@@ -54,24 +52,25 @@ TARGET static void NAME(convolve)(const nca_automaton *a, int32_t step, size_t g
   const size_t c = a->channels, lane = group & 63, first = 2 * (group - lane) + 64 * half;
   const int8_t *taps = a->kernels + 12 * first + lane;
   const int32_t *biases = a->kernel_bias + (size_t)step * 2 * c + first + lane / 4;
-  const float *scales = a->kernel_scales + first + lane / 4;
-  const int16x8_t zero = vdupq_n_s16((int16_t)a->zero[step]);
+  const float *scales = a->kernel_scales + first + lane / 4, *offsets = a->kernel_offsets + first + lane / 4;
   const int32x4_t shift = vdupq_n_s32(8 * lower);
   int8x16_t t[12];
   int32x4_t bias[4];
-  float32x4_t scale[4];
+  float32x4_t scale[4], offset[4];
   for (int j = 0; j < 12; j++) t[j] = vreinterpretq_s8_s32(vshlq_s32(vreinterpretq_s32_s8(vld1q_s8(taps + 64 * j)), shift));
-  for (int j = 0; j < 4; j++) bias[j] = vld1q_s32(biases + 16 * j), scale[j] = vld1q_f32(scales + 16 * j);
+  for (int j = 0; j < 4; j++)
+    bias[j] = vld1q_s32(biases + 16 * j), scale[j] = vld1q_f32(scales + 16 * j), offset[j] = vld1q_f32(offsets + 16 * j);
   for (int32_t i = 0; i < n; i++, y += 3 * c) {
     const int8_t *near = woven + 64 * columns[i] + 32 * half;
     int8x16_t x[3][2];
-    int32x4_t v[4];
+    int16x8_t v[4];
     for (int j = 0; j < 6; j++) x[j / 2][j % 2] = vld1q_s8(near + 64 * (j / 2) + 16 * (j % 2));
     for (int j = 0; j < 4; j++) {
-      v[j] = NAME(convolved)(bias[j], x[0][j % 2], x[1][j % 2], x[2][j % 2], t + 3 * j);
-      v[j] = vcvtnq_s32_f32(vmulq_f32(vcvtq_f32_s32(v[j]), scale[j]));
+      const int32x4_t sum = NAME(convolved)(bias[j], x[0][j % 2], x[1][j % 2], x[2][j % 2], t + 3 * j);
+      v[j] = vreinterpretq_s16_f32(vfmaq_f32(offset[j], vreinterpretq_f32_s32(sum), scale[j]));
     }
-    vst1q_s8(y + 64 + 64 * half, NAME(narrow)(v, zero));
+    /* the lower halves of the numbers of both parts, by turns */
+    vst1q_s8(y + 64 + 64 * half, vqmovn_high_s16(vqmovn_s16(vtrn1q_s16(v[0], v[1])), vtrn1q_s16(v[2], v[3])));
   }
 }
 
@@ -138,29 +137,29 @@ TARGET static inline void NAME(product)(const int8_t *x, size_t k, const int8_t 
 
 TARGET static void NAME(hide)(const nca_automaton *a, int32_t step, const uint8_t *y, int32_t n, uint8_t *h) {
   const size_t k = 3 * (size_t)a->channels, outputs = a->hidden, at = (size_t)step * outputs;
-  const int16x8_t zero = vdupq_n_s16(-128); /* of the smallest byte: what is negative becomes 0 */
+  const int16x8_t least = vdupq_n_s16(-128); /* the smallest byte stands for 0, and for what is negative */
   for (int32_t i = 0; i < n; i += 4)
     for (size_t o = 0; o < outputs; o += 16) {
       int32x4_t s[4][4];
       NAME(product)((const int8_t *)y + i * k, k, a->w1 + o * k, a->bias1 + at + o, s);
       for (int r = 0; r < 4; r++) {
-        for (int j = 0; j < 4; j++) s[r][j] = NAME(scaled)(s[r][j], a->scale1 + at + o + 4 * j);
-        vst1q_s8((int8_t *)h + (i + r) * outputs + o, NAME(narrow)(s[r], zero));
+        const int16x8_t low = vqaddq_s16(NAME(scaled_16)(s[r], a->scale1 + at + o), least);
+        const int16x8_t high = vqaddq_s16(NAME(scaled_16)(s[r] + 2, a->scale1 + at + o + 8), least);
+        vst1q_s8((int8_t *)h + (i + r) * outputs + o, vqmovn_high_s16(vqmovn_s16(low), high));
       }
     }
 }
 
-TARGET static void NAME(change)(const nca_automaton *a, int32_t step, const uint8_t *h, int32_t n, float *const *x) {
+TARGET static void NAME(change)(const nca_automaton *a, int32_t step, const uint8_t *h, int32_t n, int16_t *const *x) {
   const size_t k = a->hidden, outputs = a->channels, at = (size_t)step * outputs;
   for (int32_t i = 0; i < n; i += 4)
     for (size_t o = 0; o < outputs; o += 16) {
       int32x4_t s[4][4];
       NAME(product)((const int8_t *)h + i * k, k, a->w2 + o * k, a->bias2 + o, s);
       for (int r = 0; r < 4 && i + r < n; r++)
-        for (int j = 0; j < 4; j++) {
-          float *to = x[i + r] + o + 4 * j;
-          const float *scale = a->scale2 + at + o + 4 * j;
-          vst1q_f32(to, vfmaq_f32(vld1q_f32(to), vcvtq_f32_s32(s[r][j]), vld1q_f32(scale)));
+        for (int j = 0; j < 4; j += 2) {
+          int16_t *to = x[i + r] + o + 4 * j;
+          vst1q_s16(to, vqaddq_s16(vld1q_s16(to), NAME(scaled_16)(s[r] + j, a->scale2 + at + o + 4 * j)));
         }
     }
 }

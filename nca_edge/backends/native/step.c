@@ -1,4 +1,4 @@
-/* The automaton's steps in 8 bits, all parts of a step in one pass over a few rows, so that only the float32 state is ever
+/* The automaton's steps in 8 bits, all parts of a step in one pass over a few rows, so that only the state, in 16 bits, is ever
    farther away than a core's own caches. export/README.md says what that brings. */
 #include "step.h"
 
@@ -46,25 +46,25 @@ int32_t nca_layout(void) { return NCA_LAYOUT; }
 typedef struct {
   const float *image; /* (grid, grid, pixels) */
   nca_answer answer;
-  float *state;
+  int16_t *state;
   uint8_t *rings, *woven, *y, *h;
-  float **x;
+  int16_t **x;
 } memory;
 
 static size_t ring_bytes(const nca_automaton *a) { return (size_t)RING * (a->grid + 2) * a->channels; }
 
 static size_t divide(const nca_automaton *a, uint8_t *bytes, memory *m) {
   const size_t grid = a->grid, cells = ROWS * grid + SPARE;
-  const size_t sizes[] = {sizeof(float) * grid * grid * a->channels, AHEAD * ring_bytes(a), (grid + 2) * WOVEN,
-                          cells * 3 * a->channels, cells * a->hidden, cells * sizeof(float *)};
+  const size_t sizes[] = {sizeof(int16_t) * grid * grid * a->channels, AHEAD * ring_bytes(a), (grid + 2) * WOVEN,
+                          cells * 3 * a->channels, cells * a->hidden, cells * sizeof(int16_t *)};
   uint8_t *parts[6], *next = bytes;
   for (int i = 0; i < 6; i++) {
     parts[i] = next, next += sizes[i];
     if (bytes) ASAN_POISON_MEMORY_REGION(next, GAP);
     next += GAP;
   }
-  m->state = (float *)parts[0], m->rings = parts[1], m->woven = parts[2];
-  m->y = parts[3], m->h = parts[4], m->x = (float **)parts[5];
+  m->state = (int16_t *)parts[0], m->rings = parts[1], m->woven = parts[2];
+  m->y = parts[3], m->h = parts[4], m->x = (int16_t **)parts[5];
   return (size_t)(next - bytes);
 }
 
@@ -74,24 +74,32 @@ size_t nca_memory(const nca_automaton *a) {
   return divide(a, NULL, &m);
 }
 
+static int16_t nearest(float x) {
+  const float within = x > INT16_MAX ? INT16_MAX : x < INT16_MIN ? INT16_MIN : x, shifted = within + 3 * (1 << 22);
+  int32_t bits;
+  memcpy(&bits, &shifted, sizeof bits);
+  return (int16_t)bits;
+}
+
 /* A row as the image gives it: all but its channels are 0. */
 static void begin_row(const nca_automaton *a, int32_t row, const memory *m) {
   const size_t cells = (size_t)row * a->grid;
   const float *image = m->image + cells * a->pixels;
-  float *state = m->state + cells * a->channels;
-  memset(state, 0, sizeof(float) * a->grid * a->channels);
+  int16_t *state = m->state + cells * a->channels;
+  memset(state, 0, sizeof(int16_t) * a->grid * a->channels);
   for (int32_t i = 0; i < a->grid; i++, state += a->channels, image += a->pixels)
-    for (int32_t c = 0; c < a->pixels; c++) state[c] = image[c] * a->factors[c];
+    for (int32_t c = 0; c < a->pixels; c++) state[c] = nearest(image[c] * a->inward[c]);
 }
 
-/* A row as the caller sees it; the image's channels to the bit, which a factor there and back is not. */
+/* A row as the caller sees it; the image's channels to the bit, not as they were rounded. */
 static void end_row(const nca_automaton *a, int32_t row, const memory *m) {
   const size_t cells = (size_t)row * a->grid;
-  const float *image = m->image + cells * a->pixels, *state = m->state + cells * a->channels;
+  const float *image = m->image + cells * a->pixels;
+  const int16_t *state = m->state + cells * a->channels;
   float *restrict to = m->answer.state + cells * a->seen, *restrict most = m->answer.most;
   double *restrict sum = m->answer.sum;
   for (int32_t i = 0; i < a->grid; i++, state += a->channels, image += a->pixels, to += a->seen) {
-    for (int32_t c = a->pixels; c < a->seen; c++) to[c] = state[c] * a->reciprocals[c];
+    for (int32_t c = a->pixels; c < a->seen; c++) to[c] = state[c] * a->outward[c];
     memcpy(to, image, sizeof(float) * a->pixels);
     for (int32_t c = 0; most && c < a->seen; c++) most[c] = to[c] > most[c] ? to[c] : most[c];
     for (int32_t c = 0; sum && c < a->seen; c++) sum[c] += to[c];
@@ -99,10 +107,10 @@ static void end_row(const nca_automaton *a, int32_t row, const memory *m) {
 }
 
 /* A row into 8 bits, with what lies beyond both ends: the borders are mirrors. */
-static void round_row(const nca_automaton *a, int32_t step, const float *state, int32_t row, uint8_t *ring) {
+static void round_row(const nca_automaton *a, int32_t step, const int16_t *state, int32_t row, uint8_t *ring) {
   const size_t c = a->channels, g = a->grid;
   uint8_t *to = ring + (row % RING) * (g + 2) * c;
-  kernels->round(state + row * g * c, g * c, a->inverse[step], a->zero[step], to + c);
+  kernels->round(state + row * g * c, g * c, a->rounding[step], to + c);
   memcpy(to, to + 2 * c, c);
   memcpy(to + (g + 1) * c, to + (g - 1) * c, c);
 }

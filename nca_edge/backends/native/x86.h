@@ -13,24 +13,20 @@ VNNI static inline __m512i dot(__m512i sum, __m512i x, __m512i w) {
   return sum;
 }
 
-/* Sums to bytes, lane by lane; layout.py knows the order. */
-VNNI static inline __m512i narrow(const __m512i v[4], __m512i zero) {
-  __m512i low = _mm512_adds_epi16(_mm512_packs_epi32(v[0], v[1]), zero);
-  __m512i high = _mm512_adds_epi16(_mm512_packs_epi32(v[2], v[3]), zero);
-  return _mm512_packus_epi16(low, high);
-}
-
 VNNI static inline __m512i scaled(__m512i sum, const float *scale) {
   return _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_cvtepi32_ps(sum), _mm512_loadu_ps(scale)));
 }
 
-VNNI static void round_vnni(const float *x, size_t n, float inverse, int32_t zero, uint8_t *y) {
-  const __m512 by = _mm512_set1_ps(inverse);
-  const __m512i z = _mm512_set1_epi16((short)zero);
+VNNI static void round_vnni(const int16_t *x, size_t n, nca_rounding by, uint8_t *y) {
+  const __m512i multiplier = _mm512_set1_epi16((short)by.multiplier), added = _mm512_set1_epi16((short)by.added);
+  const __m128i shift = _mm_cvtsi32_si128(by.shift);
   for (size_t i = 0; i < n; i += 64) {
-    __m512i v[4];
-    for (int j = 0; j < 4; j++) v[j] = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + i + 16 * j), by));
-    _mm512_storeu_si512(y + i, narrow(v, z));
+    __m512i v[2];
+    for (int j = 0; j < 2; j++) {
+      v[j] = _mm512_mulhrs_epi16(_mm512_loadu_si512(x + i + 32 * j), multiplier);
+      v[j] = _mm512_sra_epi16(_mm512_adds_epi16(v[j], added), shift);
+    }
+    _mm512_storeu_si512(y + i, _mm512_packus_epi16(v[0], v[1]));
   }
 }
 
@@ -46,29 +42,36 @@ VNNI static inline void weave(const uint8_t *const rows[4], size_t at, __m512i *
   woven[3] = _mm512_unpackhi_epi16(high, high_below);
 }
 
+/* The lower halves of the numbers of two vectors, by turns. */
+VNNI static inline __m512i lower_halves(__m512 a, __m512 b) {
+  const __m512i into_upper = _mm512_set4_epi32(0x0d0c0000, 0x09080000, 0x05040000, 0x01000000);
+  return _mm512_mask_shuffle_epi8(_mm512_castps_si512(a), 0xCCCCCCCCCCCCCCCC, _mm512_castps_si512(b), into_upper);
+}
+
 /* What n grid cells perceive by both kernels in a half of 64 channels, that is in every other 8; with half 0 their own in all
    64 are copied besides. Those of the lower row read the woven rows from the second on. */
 VNNI static void convolve(const nca_automaton *a, int32_t step, size_t chunk, int half, int lower, const uint8_t *row,
                           const uint16_t *columns, int32_t n, const __m512i *woven, uint8_t *y) {
   const size_t c = a->channels, first = 2 * chunk + 64 * half;
   const int32_t *biases = a->kernel_bias + (size_t)step * 2 * c + first;
-  const __m512i zero = _mm512_set1_epi16((short)a->zero[step]);
   __m512i t[12], bias[4];
-  __m512 scale[4];
+  __m512 scale[4], offset[4];
   for (int j = 0; j < 12; j++)
     t[j] = _mm512_sll_epi32(_mm512_loadu_si512(a->kernels + 12 * first + 64 * j), _mm_cvtsi32_si128(8 * lower));
-  for (int j = 0; j < 4; j++)
-    bias[j] = _mm512_loadu_si512(biases + 16 * j), scale[j] = _mm512_loadu_ps(a->kernel_scales + first + 16 * j);
+  for (int j = 0; j < 4; j++) {
+    bias[j] = _mm512_loadu_si512(biases + 16 * j);
+    scale[j] = _mm512_loadu_ps(a->kernel_scales + first + 16 * j), offset[j] = _mm512_loadu_ps(a->kernel_offsets + first + 16 * j);
+  }
   for (int32_t i = 0; i < n; i++, y += 3 * c) {
     const __m512i *near = woven + 4 * columns[i] + 2 * half;
     const __m512i x[6] = {near[0], near[1], near[4], near[5], near[8], near[9]};
-    __m512i v[4];
+    __m512 v[4];
     for (int j = 0; j < 4; j++) {
-      v[j] = dot(dot(dot(bias[j], x[j & 1], t[3 * j]), x[2 + (j & 1)], t[3 * j + 1]), x[4 + (j & 1)], t[3 * j + 2]);
-      v[j] = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_cvtepi32_ps(v[j]), scale[j]));
+      const __m512i sum = dot(dot(dot(bias[j], x[j & 1], t[3 * j]), x[2 + (j & 1)], t[3 * j + 1]), x[4 + (j & 1)], t[3 * j + 2]);
+      v[j] = _mm512_fmadd_ps(_mm512_castsi512_ps(sum), scale[j], offset[j]);
     }
     if (!half) _mm512_storeu_si512(y, _mm512_loadu_si512(row + columns[i] * c));
-    _mm512_storeu_si512(y + 64 + 64 * half, narrow(v, zero));
+    _mm512_storeu_si512(y + 64 + 64 * half, _mm512_packus_epi16(lower_halves(v[0], v[1]), lower_halves(v[2], v[3])));
   }
 }
 
@@ -87,17 +90,17 @@ VNNI static void perceive_vnni(const nca_automaton *a, int32_t step, const uint8
   }
 }
 
-/* 64 outputs of one grid cell. */
+/* 64 outputs of one grid cell, lane by lane; layout.py knows the order. What is negative becomes 0. */
 VNNI static inline void keep(const __m512i s[4], const float *scale, uint8_t *to) {
   __m512i v[4];
   for (int j = 0; j < 4; j++) v[j] = scaled(s[j], scale + 16 * j);
-  _mm512_storeu_si512(to, narrow(v, _mm512_setzero_si512())); /* what is negative becomes 0 */
+  _mm512_storeu_si512(to, _mm512_packus_epi16(_mm512_packs_epi32(v[0], v[1]), _mm512_packs_epi32(v[2], v[3])));
 }
 
-VNNI static inline void add(const __m512i s[4], const float *scale, float *x) {
-  for (int j = 0; j < 4; j++) {
-    __m512 changed = _mm512_fmadd_ps(_mm512_cvtepi32_ps(s[j]), _mm512_loadu_ps(scale + 16 * j), _mm512_loadu_ps(x + 16 * j));
-    _mm512_storeu_ps(x + 16 * j, changed);
+VNNI static inline void add(const __m512i s[4], const float *scale, int16_t *x) {
+  for (int j = 0; j < 4; j += 2) {
+    const __m512i change = _mm512_packs_epi32(scaled(s[j], scale + 16 * j), scaled(s[j + 1], scale + 16 * j + 16));
+    _mm512_storeu_si512(x + 16 * j, _mm512_adds_epi16(_mm512_loadu_si512(x + 16 * j), change));
   }
 }
 
@@ -126,7 +129,7 @@ VNNI static void hide_vnni(const nca_automaton *a, int32_t step, const uint8_t *
     }
 }
 
-VNNI static void change_vnni(const nca_automaton *a, int32_t step, const uint8_t *h, int32_t n, float *const *x) {
+VNNI static void change_vnni(const nca_automaton *a, int32_t step, const uint8_t *h, int32_t n, int16_t *const *x) {
   const size_t k = a->hidden, outputs = a->channels, at = (size_t)step * outputs;
   for (size_t o = 0; o < outputs; o += 64)
     for (int32_t i = 0; i < n; i += 4) {
@@ -192,7 +195,7 @@ AMX static void hide_amx(const nca_automaton *a, int32_t step, const uint8_t *y,
     }
 }
 
-AMX static void change_amx(const nca_automaton *a, int32_t step, const uint8_t *h, int32_t n, float *const *x) {
+AMX static void change_amx(const nca_automaton *a, int32_t step, const uint8_t *h, int32_t n, int16_t *const *x) {
   const size_t k = a->hidden, outputs = a->channels, at = (size_t)step * outputs;
   int32_t s[32 * 64] __attribute__((aligned(64)));
   for (int32_t i = 0; i < n; i += 32)
