@@ -49,7 +49,7 @@ def answers() -> dict[str, Any]:
 
 
 def variants(bundle: Any) -> list[tuple[str, str]]:
-    """Backend and precision of all that run here; the compiled step asks for AVX-512 VNNI, or a 64-bit ARM."""
+    """Backend and precision of all that run here; the compiled step asks for AVX2, or a 64-bit ARM."""
     from nca_edge.trial import installed
 
     return [variant for variant in [*sorted(bundle.file_of()), ("numpy", "fp32")] if installed(variant[0])]

@@ -272,12 +272,12 @@ def test_a_chart_shows_what_is_not_valid(tmp_path: Path) -> None:
 
 def test_what_is_not_installed_is_left_out_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "installed", lambda name: None if name in ("litert", "native") else "there")
-    monkeypatch.setattr(trial, "missing", lambda: "this CPU lacks AVX-512 VNNI")
+    monkeypatch.setattr(trial, "missing", lambda: "this CPU lacks AVX2")
     variants, said = command._variants(load_bundle(EDGE), "auto")
     assert variants == [("onnx", "fp32"), ("onnx", "int8"), ("numpy", "fp32")]
     assert said == [
         "litert was left out: not installed; pip install 'nca-edge[litert]'.",
-        "native was left out: this CPU lacks AVX-512 VNNI; run with another --backend than native.",
+        "native was left out: this CPU lacks AVX2; run with another --backend than native.",
     ]
     assert ("litert", "int8") in command._variants(load_bundle(EDGE), "litert")[0]
 

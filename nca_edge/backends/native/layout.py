@@ -108,17 +108,17 @@ def _padded(n: int) -> int:
 
 
 def _narrowed(n: int) -> NDArray[np.int64]:
-    """The order of n outputs in bytes where AVX-512 narrowed their sums: lanes of 16, four of each of four times 16 sums."""
+    """The order of n outputs in bytes where AVX narrowed their sums: lanes of 16, four of each of four times 16 sums."""
     return np.arange(n).reshape(-1, 4, 4, 4).swapaxes(1, 2).ravel()
 
 
 def _halved(n: int) -> NDArray[np.int64]:
-    """The order of n sums that lie in order when AVX-512 has narrowed two times 16 to 16 bits: lanes of 8, four of each."""
+    """The order of n sums that lie in order when AVX has narrowed two times 16 to 16 bits: lanes of 8, four of each."""
     return np.arange(n).reshape(-1, 4, 2, 4).swapaxes(1, 2).ravel()
 
 
 def _narrowed_twice(n: int) -> NDArray[np.int64]:
-    """The order of n channels in bytes where AVX-512 narrowed their 16 bits: lanes of 16, eight of each of two times 32."""
+    """The order of n channels in bytes where AVX narrowed their 16 bits: lanes of 16, eight of each of two times 32."""
     return np.arange(n).reshape(-1, 2, 4, 8).swapaxes(1, 2).ravel()
 
 

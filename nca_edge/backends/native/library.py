@@ -27,7 +27,7 @@ def find() -> tuple[ctypes.CDLL | None, str]:
     library.nca_choose.restype, library.nca_memory.restype = ctypes.c_char_p, ctypes.c_size_t
     name = library.nca_choose(0)
     if name is None:
-        return None, "this CPU lacks AVX-512 VNNI"
+        return None, "this CPU lacks AVX2"
     return library, name.decode()
 
 
