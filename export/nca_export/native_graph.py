@@ -111,17 +111,17 @@ class NumpyNative:
         whole, rest = self._begin(name, step)
         return _clipped(np.rint((sums + whole) * np.float64(x[f"{name}_scales"]) + rest))
 
-    def _begin(self, name: str, step: int) -> tuple[Sums, NDArray[np.float64]]:
-        """What a kernel's sums begin with so that they are what is perceived, bias and zero point: in whole scales of the
-        products, and what is added after the multiplication: what a float32 of the size of ``SHIFT`` loses."""
+    def _begin(self, name: str, step: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """A kernel's bias and zero point: what its sums begin with, in whole scales of the products, and what is added after
+        the multiplication, which is what a float32 of the size of ``SHIFT`` loses."""
         x, scales = self.x, self.x[f"{name}_scales"].astype(np.float64)
         begin = x[f"{name}_bias"] / np.float64(self.scale[step]) + x["zero"][step]
         rest = np.float32(SHIFT - SHIFT * scales) - (SHIFT - SHIFT * scales)
-        return np.rint((begin - rest) / scales).astype(np.int32), rest
+        return np.rint((begin - rest) / scales), rest
 
-    def _bias(self, scale: np.float32) -> Sums:
-        """Of the hidden layer, in scales of the products."""
-        return np.rint(self.x["w1_bias"] / (self.x["w1_scales"] * scale)).astype(np.int32)
+    def _bias(self, scale: np.float32) -> NDArray[np.float32]:
+        """Of the hidden layer, in whole scales of the products."""
+        return np.rint(self.x["w1_bias"] / (self.x["w1_scales"] * scale))
 
 
 def _clipped(values: NDArray[Any]) -> Sums:

@@ -10,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nca_edge.automaton import POOLS, PRESETS, UPDATES, Architecture
+from nca_edge.backends import NumpyBackend
 from nca_edge.backends.native import library, read_graph
 from nca_edge.backends.native.graph import MOST_KERNEL
 from nca_export.native_graph import NumpyNative
+from nca_export.quantize import reach
 from nca_export.variants import build, runner
 from tests.benchmarks.graphs import automaton, noise
 
@@ -65,6 +67,22 @@ def test_kernels_that_reach_next_to_nothing_are_not_made_steeper_than_16_bits_ho
     x = read_graph("graph", content).arrays
     steepest = max((np.abs(x[name].astype(int)).sum(1) * x[f"{name}_scales"]).max() for name in ("k1", "k2"))
     assert 0.85 * MOST_KERNEL < steepest <= MOST_KERNEL
+
+
+@pytest.mark.parametrize("size", [0, 1e-6, 1e-2])
+def test_dead_and_faint_kernels_give_little_more_than_their_biases(size: float) -> None:
+    m = automaton(PRESETS["edge"])
+    faint = {name: (size * m.weights[name]).astype(np.float32) for name in ("k1", "k2")}
+    biases = {f"{name}_bias": np.linspace(-1, 1, m.architecture.channels, dtype=np.float32) for name in faint}
+    m = replace(m, weights={**m.weights, **faint, **biases})
+    m, image = replace(m, reach=reach(m.architecture, m.weights, m.fire, noise(m.architecture))), noise(m.architecture)
+    content = build("native", "int8", m)
+    reference = NumpyBackend(m.architecture, m.weights, m.fire)(image).state[0]
+    for found in (
+        runner("native", content)(image)["state"],
+        NumpyNative(read_graph("graph", content))(image[0])["state"][None],
+    ):
+        assert np.linalg.norm(found - reference) <= 0.05 * np.linalg.norm(reference)
 
 
 @pytest.mark.parametrize("name", ["edge", "wss"])
