@@ -110,6 +110,8 @@ def damaged(content: bytes, **changes: object) -> bytes:
         ({"k1": np.full((64, 9), -128, np.int8)}, "k1 is not as it must be"),
         ({"scale": np.full(16, np.nan, np.float32)}, "scale is not as it must be"),
         ({"scale": np.zeros(16, np.float32)}, "a scale is not above 0"),
+        ({"between": np.zeros(16, np.float32)}, "a scale is not above 0"),
+        ({"factors": np.zeros(64, np.float32)}, "a scale is not above 0"),
         ({"k2_scales": np.ones(64, np.float32)}, "a kernel reaches too far"),
         ({"fire": np.full(16, 9, np.uint8)}, "fire schedule"),
         ({"facts": np.array(["{}"])}, "architecture"),

@@ -90,4 +90,5 @@ def test_the_step_and_the_onnx_graph_differ_by_their_roundings_alone(name: str) 
     m = automaton(PRESETS[name])
     image = noise(m.architecture)
     step, onnx = (runner(form, build(form, "int8", m))(image)["state"] for form in ("native", "onnx"))
-    assert np.linalg.norm(step - onnx) <= 6e-3 * np.linalg.norm(onnx)
+    # 16 bits of state turn some roundings to 8 bits
+    assert np.linalg.norm(step - onnx) <= 4e-3 * np.linalg.norm(onnx)

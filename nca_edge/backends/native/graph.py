@@ -81,7 +81,7 @@ def read_graph(file: str, content: bytes) -> NativeGraph:
         wrong = next((name for name, form in shapes(architecture).items() if not _is(arrays.get(name), *form)), None)
         if wrong is not None:
             raise ValueError(f"{wrong} is not as it must be")
-        if not (arrays["scale"] > 0).all():
+        if not all((arrays[name] > 0).all() for name in ("scale", "between")) or not arrays["factors"].all():
             raise ValueError("a scale is not above 0")
         if any((np.abs(arrays[k].astype(np.int32)).sum(1) * arrays[f"{k}_scales"] > MOST_KERNEL).any() for k in ("k1", "k2")):
             raise ValueError("a kernel reaches too far")
